@@ -1,0 +1,55 @@
+# make demo    play the whole story on real data
+# make test    everything that must hold: lint, types, import contracts, unit to acceptance tests
+# make unit    the fast tests only
+# make bench   all benchmarks (prints ratios; results are recorded in docs/benchmarks.md)
+# make lock    refresh requirements.lock
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test unit lint types imports bench lock clean newest
+
+$(STAMP): pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sidestage needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/python tools/demo.py
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+imports: $(STAMP)
+	$(BIN)/lint-imports
+
+unit: $(STAMP)
+	$(BIN)/python -m pytest tests/unit tests/contract -q
+
+test: lint types imports
+	$(BIN)/python -m pytest -q
+	$(MAKE) newest
+
+# The unit tests also run on the newest interpreter found beside the one in use.
+newest: $(STAMP)
+	$(BIN)/python tools/newest.py
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/all.py
+
+lock:
+	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \
+		--generate-hashes --no-annotate --no-emit-index-url --custom-compile-command 'make lock' \
+		--output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) .demo dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

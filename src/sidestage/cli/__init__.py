@@ -1,0 +1,1 @@
+"""The command ``sidestage``: one command for each verb of Project."""

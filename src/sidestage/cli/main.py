@@ -1,0 +1,102 @@
+"""Entry point: finds the command, and turns errors into one clear line and an exit status."""
+
+import json
+import signal
+import sys
+import traceback
+from importlib import import_module
+from types import FrameType
+
+import click
+
+from sidestage import __version__
+from sidestage.errors import SidestageError
+
+COMMANDS = {
+    "init": "Make a new project that runs at once.",
+    "plan": "Show what would run, and why. Runs nothing.",
+    "run": "Plan, then run what is missing or outdated.",
+    "stage": "Run other code on production's inputs, beside production.",
+    "compare": "Compare what a candidate staged with production.",
+    "promote": "Make what a candidate staged production's.",
+    "rollback": "Take the newest promotion back.",
+    "status": "Show environments and the newest runs.",
+    "history": "Show what pointers showed, and who moved them.",
+    "datasets": "Show what is published.",
+    "sql": "Query published data in DuckDB.",
+    "clean": "Delete files that nothing refers to any more.",
+}
+
+INTERRUPTED = 130
+TERMINATED = 143
+
+
+class _Commands(click.Group):
+    """Imports a command's module when it is asked for, so that ``--help`` stays fast."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(f"sidestage.cli.{cmd_name}_command").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sidestage")
+@click.option("--trace", is_flag=True, help="Show the full trace of an error.")
+def sidestage(*, trace: bool) -> None:  # read in main(), where errors arrive
+    """Data pipelines with an understudy: run, rehearse a change, compare, promote, roll back."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit status.
+
+    0 success, 1 other errors, 2 wrong use or configuration, 3 a gate is closed or a comparison did not pass,
+    4 steps failed, 5 damaged data, 6 the catalog refused, 130 interrupted, 143 terminated.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        status = sidestage.main(args=words, prog_name="sidestage", standalone_mode=False)
+    except click.exceptions.Abort:
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        click.echo("Interrupted: what was published stays, the rest was given back.", err=True)
+        return INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except SidestageError as error:
+        _show(error, as_json="--json" in words, trace="--trace" in words)
+        return error.exit_code
+    except BrokenPipeError:
+        return 0
+    return status if isinstance(status, int) else 0
+
+
+def _show(error: SidestageError, *, as_json: bool, trace: bool) -> None:
+    if trace:
+        traceback.print_exception(error)
+    if as_json:
+        body = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+        click.echo(json.dumps(body))
+        return
+    click.echo(f"Error: {error.message}", err=True)
+    if error.hint:
+        click.echo(f"       {error.hint}", err=True)
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    sys.exit(TERMINATED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""``sidestage run``: plan, then run in production what is missing or outdated."""
+
+import click
+from rich.console import Console
+
+from sidestage.cli.options import (
+    by_option,
+    json_option,
+    partitions_option,
+    project_option,
+    reason_option,
+    shared,
+    task_option,
+    workers_option,
+)
+from sidestage.cli.progress import RunProgress
+from sidestage.cli.running import tell
+from sidestage.plan.world import Selection
+from sidestage.project.project import Project
+
+
+@click.command("run")
+@click.argument("pipeline", required=False)
+@shared(partitions_option, task_option, workers_option)
+@click.option("--recompute", is_flag=True, help="Run again what is up to date, too (give a --reason).")
+@click.option("--resume", is_flag=True, help="Finish the newest run that failed or was interrupted.")
+@shared(reason_option, by_option, project_option, json_option)
+def command(
+    pipeline: str | None,
+    partitions: str | None,
+    tasks: tuple[str, ...],
+    workers: int | None,
+    recompute: bool,
+    resume: bool,
+    reason: str,
+    by: str | None,
+    start: str,
+    as_json: bool,
+) -> int:
+    """Plan, then run in production what is missing or outdated.
+
+    Without --partitions everything that is closed by now is considered. What was published is not made
+    again: after a failure, run the same command once more.
+    """
+    if recompute and not reason:
+        raise click.UsageError("--recompute replaces published versions; say why with --reason.")
+    if resume and (partitions or tasks or recompute):
+        raise click.UsageError("--resume finishes a run as it was planned; it takes no selection.")
+    with (
+        RunProgress(Console(stderr=True), quiet=as_json) as progress,
+        Project.open(start, listener=progress, by=by) as project,
+    ):
+        name = pipeline or project.only_pipeline()
+        selection = Selection(name, partitions, tasks, recompute)
+        summary = (
+            project.resume(name, workers=workers)
+            if resume
+            else project.run(selection, workers=workers, reason=reason)
+        )
+    again = (f"sidestage run {name} --resume",) if summary and summary.state != "done" else ()
+    return tell(summary, as_json=as_json, next_steps=again)

@@ -1,0 +1,1 @@
+"""The __project__ pipelines."""

@@ -1,0 +1,88 @@
+"""A pipeline: tasks with an owner, policies and a playbook."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sidestage.data.dataset import Dataset
+from sidestage.data.names import check_pipeline_name
+from sidestage.errors import DefinitionError
+from sidestage.pipeline.playbook import Playbook
+from sidestage.pipeline.task import Location, Reads, Task, read_query
+from sidestage.policy.retry import Retry
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Pipeline:
+    """Tasks that belong together.
+
+    ``owner`` is who is asked when it fails, ``retry`` how often a failed step is tried again unless its task
+    says otherwise, ``playbook`` its known failures and their answers. Raises NameRefused.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        owner: str = "",
+        retry: Retry | None = None,
+        playbook: Playbook | None = None,
+        description: str = "",
+    ) -> None:
+        self.name = check_pipeline_name(name)
+        self.owner = owner
+        self.retry = Retry() if retry is None else retry
+        self.playbook = playbook
+        self.description = description
+        self.tasks: dict[str, Task] = {}
+
+    def task(
+        self, *, writes: Dataset, reads: Reads = (), name: str | None = None, retry: Retry | None = None
+    ) -> Callable[[Function], Function]:
+        """Declare the decorated function as a task; the function itself stays as it is.
+
+        It takes the partition to make, then one input for each dataset of ``reads`` in the type that the
+        parameter annotates, and returns the partition's rows. Raises DefinitionError.
+        """
+
+        def declare(function: Function) -> Function:
+            self._add(
+                Task(
+                    name or function.__name__,
+                    reads=reads,
+                    writes=writes,
+                    location=Location.of_function(function),
+                    function=function,
+                    retry=retry,
+                )
+            )
+            return function
+
+        return declare
+
+    def sql(
+        self, name: str, *, writes: Dataset, query: str, reads: Reads = (), retry: Retry | None = None
+    ) -> None:
+        """Declare a DuckDB query as a task: SQL text, or the path of a ``.sql`` file.
+
+        Its inputs are relations, named by the keys of ``reads`` or by the last part of each dataset's name.
+        ``$partition`` (the key), ``$start`` and ``$end`` are bound where the query mentions them.
+        Raises DefinitionError.
+        """
+        location = Location.of_caller(1)
+        text = read_query(query, Path(location.file).resolve().parent, location)
+        self._add(Task(name, reads=reads, writes=writes, location=location, query=text, retry=retry))
+
+    def _add(self, task: Task) -> None:
+        other = self.tasks.get(task.name)
+        if other is not None:
+            raise DefinitionError(
+                f"{task.location}: pipeline {self.name!r} has a task {task.name!r} already, "
+                f"declared at {other.location}.",
+                hint="Give one of them another name.",
+            )
+        self.tasks[task.name] = task
+
+    def __repr__(self) -> str:
+        return f"Pipeline({self.name!r}, {len(self.tasks)} tasks)"

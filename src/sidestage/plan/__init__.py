@@ -1,0 +1,1 @@
+"""Which partitions must run, and why: pure functions of definitions, records and now."""

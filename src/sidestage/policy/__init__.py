@@ -1,0 +1,1 @@
+"""How long we try, and how a failure is classified."""

@@ -1,0 +1,106 @@
+"""Candidates: where they differ, whether the gates let them pass, promoting them, taking that back."""
+
+from datetime import datetime
+
+import msgspec
+
+from sidestage.clock import Clock
+from sidestage.errors import NotFound
+from sidestage.pipeline.manifest import Manifest
+from sidestage.plan.plan import Plan
+from sidestage.project.worlds import PRODUCTION
+from sidestage.release.difference import Difference, differences
+from sidestage.release.gate import Evidence, Gate, gates, require_open
+from sidestage.release.promote import last_promotion, promotion, reversal
+from sidestage.store.contract import Store
+from sidestage.store.records import Environment, Move, Run
+
+
+class Candidates:
+    """What can be done with candidates of one project. Holds no state of its own."""
+
+    def __init__(self, store: Store, clock: Clock, by: str) -> None:
+        self._store = store
+        self._clock = clock
+        self._by = by
+
+    def environment(self, name: str) -> Environment:
+        """Return a candidate's environment. Raises NotFound."""
+        found = self._store.environment(name)
+        if found is None or found.base is None:
+            known = [entry.name for entry in self._store.environments() if entry.base is not None]
+            raise NotFound(
+                f"There is no candidate {name!r}.",
+                hint=f"Known: {', '.join(known)}." if known else "Make one with: sidestage stage",
+            )
+        return found
+
+    def gates(self, candidate: Environment, manifest: Manifest, plan: Plan) -> tuple[Gate, ...]:
+        """Return the state of every gate of a candidate; ``plan`` is what is left to be staged."""
+        newest = self._store.comparisons(candidate.name, limit=1)
+        return gates(
+            Evidence(
+                environment=candidate,
+                plan=plan,
+                run=self._newest_run(candidate),
+                comparison=newest[0] if newest else None,
+                found=self.differences(candidate, manifest),
+            )
+        )
+
+    def promote(self, candidate: Environment, manifest: Manifest, plan: Plan, reason: str) -> Move:
+        """Make a candidate's versions its base's, if every gate is open. Raises GateClosed, StaleWorld."""
+        require_open(self.gates(candidate, manifest, plan), candidate.name)
+        base = self.base(candidate)
+        move = promotion(
+            candidate,
+            base,
+            self.differences(candidate, manifest),
+            plan.code,
+            self._store.released(base.name),
+            by=self._by,
+            reason=reason,
+        )
+        made = self._store.move(move, self._clock.now())
+        self._store.save_environment(msgspec.structs.replace(candidate, state="promoted"))
+        return made
+
+    def rollback(self, pipeline: str | None, reason: str) -> Move:
+        """Take the newest promotion (of one pipeline) back. Needs no gate and no code.
+
+        Raises NotFound and StaleWorld.
+        """
+        last = last_promotion(self._store, PRODUCTION, pipeline)
+        datasets = {change.dataset for change in last.changes}
+        move = reversal(
+            last,
+            self._store.pointers(PRODUCTION, datasets=datasets),
+            self._store.released(PRODUCTION),
+            by=self._by,
+            reason=reason,
+        )
+        return self._store.move(move, self._clock.now())
+
+    def differences(self, candidate: Environment, manifest: Manifest) -> tuple[Difference, ...]:
+        """Return where a candidate shows versions of its own, among the datasets that its code declares."""
+        return differences(
+            self._store.pointers(candidate.name),
+            self._store.pointers(candidate.base or PRODUCTION),
+            manifest.writer_of.keys(),
+        )
+
+    def base(self, candidate: Environment) -> Environment:
+        """Return the environment that a candidate reads through. Raises NotFound."""
+        base = self._store.environment(candidate.base or PRODUCTION)
+        if base is None:
+            raise NotFound(f"The environment {candidate.base!r} is gone.")
+        return base
+
+    def _newest_run(self, candidate: Environment) -> Run | None:
+        runs = self._store.runs(environment=candidate.name, limit=1)
+        return runs[0] if runs else None
+
+
+def new_environment(name: str, code: str, now: datetime) -> Environment:
+    """Return a candidate's environment that reads through production."""
+    return Environment(name=name, base=PRODUCTION, code=code, state="open", created_at=now)

@@ -1,0 +1,119 @@
+"""Runs a plan in the store: begins or reopens the run, starts workers, executes, cleans up behind them."""
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from sidestage.clock import Clock
+from sidestage.data.lake import Lake
+from sidestage.errors import StaleWorld, StoreError
+from sidestage.events import Listener
+from sidestage.pipeline.manifest import Manifest
+from sidestage.plan.plan import Plan, PlannedStep
+from sidestage.project.layout import Layout
+from sidestage.run.messages import Load
+from sidestage.run.runner import Runner, RunSummary
+from sidestage.run.workers import Workers
+from sidestage.runtime.lifeline import is_dead, this_process
+from sidestage.store.contract import Store
+from sidestage.store.records import NewRun, NewStep, Run
+
+
+class Execution(msgspec.Struct, frozen=True):
+    """What running a plan needs besides the plan: where state lies, how many workers, who listens."""
+
+    store: Store
+    layout: Layout
+    clock: Clock
+    listener: Listener
+    by: str
+
+    def begin(self, plan: Plan, reason: str) -> int:
+        """Record a run of a plan. Raises StoreError if another process is running the same pipeline there."""
+        self._end_interrupted(plan.pipeline, plan.environment)
+        new = NewRun(
+            pipeline=plan.pipeline,
+            environment=plan.environment,
+            code=plan.code_name,
+            by=self.by,
+            reason=reason,
+            plan=msgspec.json.encode(plan).decode(),
+        )
+        return self.store.begin_run(new, [_new_step(plan, step) for step in plan.steps], self.clock.now())
+
+    def reopen(self, run: Run, manifest: Manifest) -> Plan:
+        """Make a failed or interrupted run go on; return its plan.
+
+        Raises StoreError if it is being executed, StaleWorld if its code is not there any more.
+        """
+        self._take_over(run)
+        plan = msgspec.json.decode(run.plan, type=Plan)
+        changed = [
+            task
+            for task, fingerprint in plan.code.items()
+            if task not in manifest.task_by_id or manifest.task_by_id[task].fingerprint != fingerprint
+        ]
+        if changed:
+            raise StaleWorld(
+                f"Run {run.id} was planned for other code of {', '.join(changed)}.",
+                hint="Make a new plan: what was published is not made again.",
+            )
+        self.store.reopen_run(run.id)
+        return plan
+
+    def execute(self, run_id: int, plan: Plan, manifest: Manifest, workers: Workers) -> RunSummary:
+        """Execute a run with workers that load its code."""
+        runner = Runner(
+            self.store,
+            Lake(self.layout.lake),
+            workers,
+            self.clock,
+            self.listener,
+            owner=this_process(),
+            logs=self.layout.logs,
+        )
+        return runner.execute(run_id, plan, manifest)
+
+    @contextmanager
+    def workers(self, count: int, code: Path) -> Iterator[Workers]:
+        """Yield workers that load the code in a folder; they are gone afterwards, and so is their scratch."""
+        self.layout.prepare()
+        scratch = self.layout.scratch / uuid.uuid4().hex
+        scratch.mkdir()
+        workers = Workers(count, code, Load(root=str(code), lake=str(self.layout.lake), scratch=str(scratch)))
+        try:
+            yield workers
+        finally:
+            workers.kill()  # idle or not: what they wrote aside was either published or is nobody's
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _end_interrupted(self, pipeline: str, environment: str) -> None:
+        """Close runs whose process is gone: what they published stays, what they left is planned anew."""
+        for run in self.store.runs(pipeline=pipeline, environment=environment, limit=50):
+            if run.state == "running":
+                self._take_over(run)
+                self.store.end_run(run.id, "cancelled", self.clock.now())
+
+    def _take_over(self, run: Run) -> None:
+        for owner in self.store.owners(run.id):
+            if not is_dead(owner):
+                raise StoreError(
+                    f"Run {run.id} of {run.pipeline!r} in {run.environment!r} is being executed by {owner}.",
+                    hint="Wait for it, or stop that process (host:pid:start) and try again.",
+                )
+            self.store.abandon(run.id, owner, self.clock.now())
+
+
+def _new_step(plan: Plan, step: PlannedStep) -> NewStep:
+    return NewStep(
+        id=step.id,
+        task=step.task,
+        dataset=step.dataset,
+        partition=step.partition,
+        expects=step.expects,
+        after=plan.predecessors(step),
+    )

@@ -1,0 +1,278 @@
+"""A project and its verbs. Delegates only: what a verb means is decided in the rooms below."""
+
+import getpass
+import os
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+
+from sidestage.clock import Clock, SystemClock
+from sidestage.errors import GateClosed, NotFound
+from sidestage.events import Event, Listener, PointersMoved
+from sidestage.pipeline.manifest import Manifest
+from sidestage.pipeline.projectfile import find_root, read_project_file
+from sidestage.plan.plan import Plan
+from sidestage.plan.production import plan_production
+from sidestage.plan.staging import plan_staging
+from sidestage.plan.world import Selection, World
+from sidestage.project.candidates import Candidates, new_environment
+from sidestage.project.execution import Execution
+from sidestage.project.layout import Layout
+from sidestage.project.worlds import PRODUCTION, read_world
+from sidestage.release.code import lay_out, name_of_working_tree
+from sidestage.release.gate import Gate
+from sidestage.run.runner import RunSummary
+from sidestage.run.workers import Workers
+from sidestage.store.contract import Store
+from sidestage.store.records import CodeChange, Environment, Move, NewMove, PointerChange, Run
+from sidestage.store.sql import open_store
+
+if TYPE_CHECKING:
+    from sidestage.project.comparing import Compared
+
+
+def silent(event: Event, /) -> None:
+    """Hear events and do nothing."""
+
+
+class Project:
+    """A project on disk: its code, its catalog, its data.
+
+    ``by`` names the person on whose behalf it acts. Close it, or use it in a ``with`` statement.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        store: Store | None = None,
+        clock: Clock | None = None,
+        listener: Listener = silent,
+        by: str | None = None,
+    ) -> None:
+        self.file = read_project_file(root)
+        self.layout = Layout.of(root, self.file)
+        self.layout.prepare()
+        self.clock: Clock = SystemClock() if clock is None else clock
+        self.listener = listener
+        self.by = by or _person()
+        self.store: Store = open_store(self.layout.store_url) if store is None else store
+
+    @classmethod
+    def open(
+        cls, start: Path | str = ".", *, listener: Listener = silent, by: str | None = None
+    ) -> "Project":
+        """Open the project at or above a folder. Raises ConfigurationError or StoreError."""
+        return cls(find_root(Path(start).resolve()), listener=listener, by=by)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the catalog."""
+        self.store.close()
+
+    def plan(self, selection: Selection) -> Plan:
+        """Return what would run in production, and why. Runs nothing."""
+        with self._workers(1, self.layout.root) as workers:
+            return plan_production(self._world(workers.load(), None), selection)
+
+    def plan_candidate(self, selection: Selection, code: str, name: str) -> Plan:
+        """Return what staging a candidate would run, and why. Runs nothing."""
+        laid_out = lay_out(code, self.layout.root, self.layout.releases)
+        candidate = new_environment(name, laid_out.name, self.clock.now())
+        with self._workers(1, Path(laid_out.root)) as workers:
+            return plan_staging(self._world(workers.load(), candidate), selection)
+
+    def run(self, selection: Selection, *, workers: int | None = None, reason: str = "") -> RunSummary | None:
+        """Plan and run in production; None if there was nothing to do.
+
+        Raises GateClosed if the code to be run differs from what production was given.
+        """
+        with self._workers(workers, self.layout.root) as crew:
+            manifest = crew.load()
+            self._ensure_production()
+            plan = plan_production(self._world(manifest, None), selection)
+            _require_released(plan)
+            summary = None
+            if plan.steps:
+                summary = self._execute(plan, manifest, crew, reason)
+            if selection.partitions is None and not selection.tasks and not plan.blocked:
+                self._open_curtain(plan, summary)
+            return summary
+
+    def resume(self, pipeline: str, *, workers: int | None = None) -> RunSummary:
+        """Finish the newest run of a pipeline in production that failed or was interrupted."""
+        run = self._unfinished(pipeline)
+        with self._workers(workers, self.layout.root) as crew:
+            manifest = crew.load()
+            plan = self._execution.reopen(run, manifest)
+            return self._execution.execute(run.id, plan, manifest, crew)
+
+    def stage(
+        self, selection: Selection, code: str, name: str, *, workers: int | None = None, reason: str = ""
+    ) -> RunSummary | None:
+        """Run a candidate's code on production's inputs in an environment of its own; None: nothing to do.
+
+        Raises NotFound if production has nothing yet, or there is no such code.
+        """
+        if self.store.environment(PRODUCTION) is None:
+            raise NotFound(
+                "Production has nothing to rehearse on yet.", hint="Run the pipeline: sidestage run"
+            )
+        laid_out = lay_out(code, self.layout.root, self.layout.releases)
+        candidate = new_environment(name, laid_out.name, self.clock.now())
+        with self._workers(workers, Path(laid_out.root)) as crew:
+            manifest = crew.load()
+            self._keep_manifest(laid_out.name, manifest)
+            self.store.save_environment(candidate)
+            plan = plan_staging(self._world(manifest, candidate), selection)
+            self._withdraw(plan)
+            return self._execute(plan, manifest, crew, reason or f"rehearse {laid_out.label}")
+
+    def compare(self, name: str) -> "Compared":
+        """Compare a candidate with production, and keep the comparison and its report."""
+        # DuckDB and the report's templates take longer to load than most verbs take as a whole.
+        from sidestage.project.comparing import compare_candidate  # noqa: PLC0415
+
+        manifest = self._kept_manifest(self._candidates.environment(name))
+        return compare_candidate(self.store, self.layout, self.clock, self._candidates, name, manifest)
+
+    def gates(self, pipeline: str, name: str) -> tuple[Gate, ...]:
+        """Return the state of every gate between a candidate and production."""
+        candidate = self._candidates.environment(name)
+        manifest = self._kept_manifest(candidate)
+        plan = plan_staging(self._world(manifest, candidate), Selection(pipeline))
+        return self._candidates.gates(candidate, manifest, plan)
+
+    def promote(self, pipeline: str, name: str, *, reason: str = "") -> Move:
+        """Make what a candidate staged production's. Raises GateClosed and StaleWorld."""
+        candidate = self._candidates.environment(name)
+        manifest = self._kept_manifest(candidate)
+        plan = plan_staging(self._world(manifest, candidate), Selection(pipeline))
+        return self._moved(self._candidates.promote(candidate, manifest, plan, reason))
+
+    def rollback(self, pipeline: str | None = None, *, reason: str = "") -> Move:
+        """Take the newest promotion back, at once; of one pipeline, if named. Raises NotFound."""
+        return self._moved(self._candidates.rollback(pipeline, reason))
+
+    def pipeline_of(self, name: str) -> str:
+        """Return the pipeline that a candidate staged. Raises NotFound."""
+        self._candidates.environment(name)
+        runs = self.store.runs(environment=name, limit=1)
+        if not runs:
+            raise NotFound(f"The candidate {name!r} was never staged.", hint=f"sidestage stage --name {name}")
+        return runs[0].pipeline
+
+    def only_pipeline(self) -> str:
+        """Return the name of the project's pipeline. Raises NotFound if it declares several."""
+        with self._workers(1, self.layout.root) as workers:
+            names = [pipeline.name for pipeline in workers.load().pipelines]
+        if len(names) != 1:
+            raise NotFound(
+                f"This project declares {len(names)} pipelines.", hint=f"Name one: {', '.join(names)}."
+            )
+        return names[0]
+
+    @property
+    def _execution(self) -> Execution:
+        return Execution(self.store, self.layout, self.clock, self.listener, self.by)
+
+    @property
+    def _candidates(self) -> Candidates:
+        return Candidates(self.store, self.clock, self.by)
+
+    def _workers(self, count: int | None, code: Path) -> AbstractContextManager[Workers]:
+        asked = count or self.file.run.workers or os.cpu_count() or 1
+        return self._execution.workers(max(1, asked), code)
+
+    def _world(self, manifest: Manifest, candidate: Environment | None) -> World:
+        name = candidate.code if candidate else name_of_working_tree(self.layout.root)
+        return read_world(self.store, manifest, candidate, name, self.clock.now())
+
+    def _execute(self, plan: Plan, manifest: Manifest, crew: Workers, reason: str) -> RunSummary:
+        run_id = self._execution.begin(plan, reason)
+        return self._execution.execute(run_id, plan, manifest, crew)
+
+    def _ensure_production(self) -> None:
+        if self.store.environment(PRODUCTION) is None:
+            now = self.clock.now()
+            self.store.save_environment(Environment(PRODUCTION, None, "", "open", now))
+
+    def _open_curtain(self, plan: Plan, summary: RunSummary | None) -> None:
+        """Give production its code with its first complete run; from then on only promotion changes it."""
+        if summary is not None and summary.state != "done":
+            return
+        released = self.store.released(PRODUCTION)
+        first = tuple(
+            CodeChange(task, None, code) for task, code in plan.code.items() if task not in released
+        )
+        if first:
+            move = NewMove(
+                "promote", PRODUCTION, self.by, "first complete run", "", (), first, plan.code_name
+            )
+            self.store.move(move, self.clock.now())
+
+    def _withdraw(self, plan: Plan) -> None:
+        if plan.withdrawals:
+            changes = tuple(
+                PointerChange(entry.dataset, entry.partition, entry.version, None)
+                for entry in plan.withdrawals
+            )
+            move = NewMove("withdraw", plan.environment, self.by, "same as the base again", "", changes)
+            self.store.move(move, self.clock.now())
+
+    def _unfinished(self, pipeline: str) -> Run:
+        for run in self.store.runs(pipeline=pipeline, environment=PRODUCTION, limit=20):
+            if run.state != "done":
+                found = self.store.run(run.id)
+                assert found is not None
+                return found
+        raise NotFound(f"No run of {pipeline!r} is unfinished.", hint="See: sidestage status")
+
+    def _keep_manifest(self, code: str, manifest: Manifest) -> None:
+        path = self._manifest_path(code)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        unfinished.write_bytes(msgspec.json.encode(manifest))
+        unfinished.replace(path)
+
+    def _kept_manifest(self, candidate: Environment) -> Manifest:
+        path = self._manifest_path(candidate.code)
+        if not path.exists():
+            raise NotFound(
+                f"What the code {candidate.code} declares is not known any more.",
+                hint=f"Stage it again: sidestage stage --name {candidate.name}",
+            )
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+
+    def _manifest_path(self, code: str) -> Path:
+        return self.layout.releases / "manifests" / f"{code.replace(':', '-')}.json"
+
+    def _moved(self, move: Move) -> Move:
+        self.listener(PointersMoved(move.at, str(move.id), move.environment, move.kind, move.pointers))
+        return move
+
+
+def _require_released(plan: Plan) -> None:
+    """Refuse to run code in production that was never promoted."""
+    changed = {entry.task: entry.location for entry in plan.unreleased}
+    needed = [task for task in changed if any(step.task == task for step in plan.steps)]
+    if needed:
+        listed = ", ".join(f"{task} ({changed[task]})" for task in needed)
+        raise GateClosed(
+            f"Production was given other code than is here for: {listed}.",
+            hint=f"Rehearse it: sidestage stage {plan.pipeline} --code . ; then compare and promote.",
+        )
+
+
+def _person() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"

@@ -1,0 +1,1 @@
+"""After a failure: what was left behind, and how it is cleared away."""

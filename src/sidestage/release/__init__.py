@@ -1,0 +1,1 @@
+"""Change code safely: candidates, gates, comparison reports, promotion, rollback."""

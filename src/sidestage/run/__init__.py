@@ -1,0 +1,1 @@
+"""Do the plan: claim, read, call, write aside, audit, publish."""

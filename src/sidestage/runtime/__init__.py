@@ -1,0 +1,1 @@
+"""Where code runs: warm worker processes that speak in messages."""

@@ -1,0 +1,73 @@
+"""A child that must not outlive its parent, and telling whether a process still lives."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_POLL_SECONDS = 1.0
+_STAT_START_TIME = 19  # field 22 of /proc/PID/stat, counted from behind the command's closing bracket
+
+
+def end_with_parent(parent: int) -> None:
+    """Make this process end when its parent does, even if the parent was killed.
+
+    Linux does it by itself (prctl(2), PR_SET_PDEATHSIG); elsewhere a thread looks once a second.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True, name="lifeline").start()
+    if os.getppid() != parent:  # it died before we asked
+        os._exit(1)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_POLL_SECONDS)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def this_process() -> str:
+    """Return a name for this process that no other process of this or another host has had."""
+    return f"{socket.gethostname()}:{os.getpid()}:{_started_at(os.getpid())}"
+
+
+def scratch_name(unique: str) -> str:
+    """Return a name for a folder of temporary files that says whose it is."""
+    return f"{this_process().replace(':', ',')},{unique}"
+
+
+def scratch_is_dead(name: str) -> bool:
+    """Whether a folder, named by ``scratch_name``, belongs to a process that is certainly gone."""
+    return is_dead(name.rpartition(",")[0].replace(",", ":"))
+
+
+def is_dead(owner: str) -> bool:
+    """Whether a process, named by ``this_process``, ran on this host and is certainly gone."""
+    host, _, rest = owner.rpartition(":")[0].rpartition(":")
+    pid, started = rest, owner.rpartition(":")[2]
+    if host != socket.gethostname() or not pid.isdigit():
+        return False
+    return _started_at(int(pid)) != started
+
+
+def _started_at(pid: int) -> str:
+    """Return when a process started, in the system's own ticks ("" if there is none such)."""
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[_STAT_START_TIME]
+    if sys.platform == "linux":
+        return ""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return ""
+    except PermissionError:
+        pass
+    return "alive"

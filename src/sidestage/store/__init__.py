@@ -1,0 +1,1 @@
+"""What happened, durably: the catalog of versions and pointers, and the record of runs."""

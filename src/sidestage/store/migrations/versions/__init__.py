@@ -1,0 +1,1 @@
+"""One script per step from a schema to the next."""

@@ -1,0 +1,39 @@
+"""The store in an SQL database: SQLite by default, PostgreSQL where many machines work together."""
+
+from typing import Self
+
+from sidestage.store.sql_catalog import SqlCatalog
+from sidestage.store.sql_claims import SqlClaims
+from sidestage.store.sql_database import Database
+from sidestage.store.sql_events import SqlEvents
+from sidestage.store.sql_moves import SqlMoves
+from sidestage.store.sql_runs import SqlRuns
+from sidestage.store.sql_settle import SqlSettle
+
+
+class SqlStore(SqlCatalog, SqlMoves, SqlRuns, SqlClaims, SqlSettle, SqlEvents):
+    """The catalog and the record of runs in one database.
+
+    Usable from several threads, and from several processes that each open their own. Every method raises
+    StoreError, with what to do about it, if the database cannot do what was asked.
+    """
+
+    def close(self) -> None:
+        """Release the database."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+def open_store(url: str) -> SqlStore:
+    """Open the store at a URL, creating it or bringing its schema up to this release.
+
+    ``url`` is ``sqlite:///path`` (the directory must exist) or ``postgresql://user@host/name``. Raises
+    SchemaMismatch if it was used by a newer release, ConfigurationError if the URL names no store, StoreError
+    if it cannot be opened; nothing is overwritten then.
+    """
+    return SqlStore(Database(url))

@@ -1,0 +1,318 @@
+"""Pointers moved together, and the log of what each pointer showed."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import Connection, Table, and_, bindparam, delete, select, tuple_, update
+from sqlalchemy.sql.elements import ColumnElement
+
+from sidestage.errors import NotFound, StaleWorld, StoreError
+from sidestage.events import PointersMoved
+from sidestage.store.dialect import insert_if_absent
+from sidestage.store.records import Move, NewMove, PointerChange, PointerEntry
+from sidestage.store.sql_database import LostRaceError, SqlPart
+from sidestage.store.sql_events import append
+from sidestage.store.sql_rows import as_json, batches, move_of
+from sidestage.store.sql_runs import require_environment
+from sidestage.store.tables import environment, move, pointer, pointer_log, released, version
+
+_NAMED = 3
+"""How many moved pointers an error names."""
+
+_CHANGES = (
+    select(pointer_log.c.dataset, pointer_log.c.partition, pointer_log.c.previous, pointer_log.c.version)
+    .where(pointer_log.c.move == bindparam("of_move"))
+    .order_by(pointer_log.c.id)
+)
+
+
+class _Change(NamedTuple):
+    """What one row of a table of pointers must show before (``old``) and shall show after (``new``)."""
+
+    key: tuple[str, ...]
+    old: str | None
+    new: str | None
+
+
+class _Pointers(NamedTuple):
+    """A table that maps ``keys``, within an environment, to the value in ``shows``."""
+
+    table: Table
+    keys: tuple[str, ...]
+    shows: str
+
+    def row_is(self) -> ColumnElement[bool]:
+        """Match the row that the parameters ``at_environment`` and ``at_<key>`` name."""
+        keys = (self.table.c[name] == bindparam(f"at_{name}") for name in self.keys)
+        return and_(self.table.c.environment == bindparam("at_environment"), *keys)
+
+
+_DATA = _Pointers(pointer, ("dataset", "partition"), "version")
+_CODE = _Pointers(released, ("task",), "code")
+
+
+class SqlMoves(SqlPart):
+    """Promotes, rolls back, and tells what was."""
+
+    def move(self, move: NewMove, now: datetime) -> Move:
+        """Move pointers and released code together.
+
+        Raises StaleWorld, and changes nothing, if any pointer or released fingerprint does not show its
+        ``old`` value any more, if the data of a version to be shown is gone, or if the move to be undone was
+        undone already. Raises NotFound for an unknown environment, version or move to be undone.
+        """
+        return self._database.write(partial(_move, new=move, now=now))
+
+    def moves(self, environment: str | None = None, *, limit: int = 50) -> tuple[Move, ...]:
+        """Return promotions and rollbacks, newest first, without their changes."""
+        query = select(move).order_by(move.c.id.desc()).limit(limit)
+        if environment is not None:
+            query = query.where(move.c.environment == environment)
+        return self._database.read(
+            lambda connection: tuple(move_of(row) for row in connection.execute(query))
+        )
+
+    def move_details(self, move_id: int) -> Move:
+        """Return one move with its changes. Raises NotFound."""
+        return self._database.read(partial(_details, move_id=move_id))
+
+    def pointer_log(
+        self,
+        *,
+        environment: str | None = None,
+        dataset: str | None = None,
+        partition: str | None = None,
+        limit: int = 100,
+    ) -> tuple[PointerEntry, ...]:
+        """Return what pointers showed, newest first."""
+        query = select(pointer_log).order_by(pointer_log.c.id.desc()).limit(limit)
+        wanted = {"environment": environment, "dataset": dataset, "partition": partition}
+        for name, value in wanted.items():
+            if value is not None:
+                query = query.where(pointer_log.c[name] == value)
+        return self._database.read(
+            lambda connection: tuple(
+                PointerEntry(r.at, r.environment, r.dataset, r.partition, r.version, r.kind, r.move, r.run)
+                for r in connection.execute(query)
+            )
+        )
+
+
+def _move(connection: Connection, new: NewMove, now: datetime) -> Move:
+    code_name = require_environment(connection, new.environment)
+    data = [_Change((c.dataset, c.partition), c.old, c.new) for c in new.changes]
+    code = [_Change((c.task,), c.old, c.new) for c in new.code]
+    _refuse_twice(data)
+    _refuse_twice(code)
+    _require_data(connection, new.changes)
+    made = _insert_move(connection, new, code_name, now)
+    if new.undoes is not None:
+        _mark_undone(connection, new, made.id)
+    _swap_all(connection, new.environment, ((_DATA, data), (_CODE, code)))
+    _log(connection, made)
+    if new.code_name is not None:
+        connection.execute(
+            update(environment).where(environment.c.name == new.environment).values(code=new.code_name)
+        )
+    moved = PointersMoved(now, str(made.id), new.environment, new.kind, made.pointers)
+    append(connection, [(None, moved)])
+    return made
+
+
+def _insert_move(connection: Connection, new: NewMove, code_name: str, now: datetime) -> Move:
+    values = {
+        "kind": new.kind,
+        "environment": new.environment,
+        "at": now,
+        "by": new.by,
+        "reason": new.reason,
+        "source": new.source,
+        "pointers": len(new.changes),
+        "code": as_json(new.code),
+        "old_code_name": code_name,
+        "new_code_name": code_name if new.code_name is None else new.code_name,
+        "undoes": new.undoes,
+    }
+    row = connection.execute(move.insert().values(values).returning(move)).one()
+    made = move_of(row)
+    return msgspec.structs.replace(made, changes=new.changes)
+
+
+def _mark_undone(connection: Connection, new: NewMove, move_id: int) -> None:
+    marked = connection.execute(
+        update(move)
+        .where(
+            move.c.id == new.undoes,
+            move.c.id != move_id,
+            move.c.environment == new.environment,
+            move.c.undone_by.is_(None),
+        )
+        .values(undone_by=move_id)
+    )
+    if marked.rowcount == 1:
+        return
+    undone = connection.scalar(
+        select(move.c.undone_by).where(move.c.id == new.undoes, move.c.environment == new.environment)
+    )
+    if undone is None:
+        raise NotFound(f"There is no move {new.undoes} of {new.environment!r} to be undone.")
+    raise StaleWorld(
+        f"Move {new.undoes} of {new.environment!r} was undone already, by move {undone}.",
+        hint="Look at the moves again; nothing was changed.",
+    )
+
+
+def _require_data(connection: Connection, changes: Sequence[PointerChange]) -> None:
+    """Hold the versions that are to be shown, and refuse those that are not what they are said to be."""
+    wanted = {change.new: (change.dataset, change.partition) for change in changes if change.new is not None}
+    rows: dict[str, Any] = {}
+    for some in batches(sorted(wanted)):
+        query = select(version.c.id, version.c.dataset, version.c.partition, version.c.data_gone_at)
+        held = connection.execute(query.where(version.c.id.in_(some)).with_for_update(read=True))
+        rows.update((row.id, row) for row in held)
+    for change in changes:
+        if change.new is None:
+            continue
+        row = rows.get(change.new)
+        if row is None:
+            raise NotFound(f"There is no version {change.new}, which {_name(change)} was to show.")
+        if (row.dataset, row.partition) != (change.dataset, change.partition):
+            raise StoreError(
+                f"Version {change.new} is one of {row.dataset} [{row.partition}], not of {_name(change)}."
+            )
+        if row.data_gone_at is not None:
+            raise StaleWorld(
+                f"The data of version {change.new} of {_name(change)} is gone.",
+                hint="It was removed because nothing showed it; nothing was changed.",
+            )
+
+
+def _name(change: PointerChange) -> str:
+    return f"{change.dataset} [{change.partition}]"
+
+
+def _refuse_twice(changes: Sequence[_Change]) -> None:
+    seen: set[tuple[str, ...]] = set()
+    for change in changes:
+        if change.key in seen:
+            raise StoreError(f"{_named(change.key)} is changed twice in one move.")
+        seen.add(change.key)
+
+
+def _swap_all(
+    connection: Connection, environment: str, swaps: Sequence[tuple[_Pointers, Sequence[_Change]]]
+) -> None:
+    # The rows are changed first and looked at only if one did not fit: then as they were before.
+    savepoint = connection.begin_nested()
+    if all(_swap(connection, kind, environment, changes) for kind, changes in swaps):
+        savepoint.commit()
+        return
+    savepoint.rollback()
+    for kind, changes in swaps:
+        _refuse_if_moved(connection, kind, environment, changes)
+    raise LostRaceError
+
+
+def _swap(connection: Connection, kind: _Pointers, environment: str, changes: Sequence[_Change]) -> bool:
+    """Make every row show its new value; return whether all of them showed their old one."""
+    created = [change for change in changes if change.old is None and change.new is not None]
+    changed = [change for change in changes if change.old is not None and change.new is not None]
+    removed = [change for change in changes if change.old is not None and change.new is None]
+    absent = [change for change in changes if change.old is None and change.new is None]
+    shows_old = kind.table.c[kind.shows] == bindparam("old")
+    swapped = 0
+    if created:
+        insert = insert_if_absent(connection.dialect.name, kind.table)
+        swapped += connection.execute(insert, [_row(kind, environment, each) for each in created]).rowcount
+    if changed:
+        change = update(kind.table).where(kind.row_is(), shows_old).values({kind.shows: bindparam("new")})
+        swapped += connection.execute(change, _parameters(kind, environment, changed)).rowcount
+    if removed:
+        remove = delete(kind.table).where(kind.row_is(), shows_old)
+        swapped += connection.execute(remove, _parameters(kind, environment, removed)).rowcount
+    return swapped == len(changes) - len(absent) and not _shown(connection, kind, environment, absent)
+
+
+def _row(kind: _Pointers, environment: str, change: _Change) -> dict[str, Any]:
+    keys = dict(zip(kind.keys, change.key, strict=True))
+    return {"environment": environment, **keys, kind.shows: change.new}
+
+
+def _parameters(kind: _Pointers, environment: str, changes: Iterable[_Change]) -> list[dict[str, Any]]:
+    keys = [f"at_{name}" for name in kind.keys]
+    return [
+        {
+            "at_environment": environment,
+            **dict(zip(keys, change.key, strict=True)),
+            "old": change.old,
+            **({} if change.new is None else {"new": change.new}),
+        }
+        for change in changes
+    ]
+
+
+def _shown(
+    connection: Connection, kind: _Pointers, environment: str, changes: Sequence[_Change]
+) -> dict[tuple[str, ...], str]:
+    """Return what the rows that the changes are about show now."""
+    table = kind.table
+    columns = [table.c[name] for name in kind.keys]
+    shown: dict[tuple[str, ...], str] = {}
+    for some in batches(change.key for change in changes):
+        query = select(*columns, table.c[kind.shows]).where(
+            table.c.environment == environment, tuple_(*columns).in_(some)
+        )
+        shown.update((tuple(row[:-1]), row[-1]) for row in connection.execute(query))
+    return shown
+
+
+def _refuse_if_moved(
+    connection: Connection, kind: _Pointers, environment: str, changes: Sequence[_Change]
+) -> None:
+    """Raise StaleWorld, naming the first few, if any row does not show the old value of its change."""
+    shown = _shown(connection, kind, environment, changes)
+    moved = [change for change in changes if shown.get(change.key) != change.old]
+    if not moved:
+        return
+    named = "; ".join(
+        f"{_named(change.key)} shows {shown.get(change.key, 'nothing')} instead of {change.old or 'nothing'}"
+        for change in moved[:_NAMED]
+    )
+    more = f"; and {len(moved) - _NAMED} more" if len(moved) > _NAMED else ""
+    raise StaleWorld(
+        f"{len(moved)} of {len(changes)} in {environment!r} moved meanwhile: {named}{more}.",
+        hint="Nothing was changed. Compare again, then promote what was compared.",
+    )
+
+
+def _named(key: tuple[str, ...]) -> str:
+    return f"{key[0]} [{key[1]}]" if len(key) > 1 else f"task {key[0]!r}"
+
+
+def _log(connection: Connection, made: Move) -> None:
+    lines = [
+        {
+            "at": made.at,
+            "environment": made.environment,
+            "dataset": change.dataset,
+            "partition": change.partition,
+            "previous": change.old,
+            "version": change.new,
+            "kind": made.kind,
+            "move": made.id,
+        }
+        for change in made.changes
+    ]
+    if lines:
+        connection.execute(pointer_log.insert(), lines)
+
+
+def _details(connection: Connection, move_id: int) -> Move:
+    row = connection.execute(select(move).where(move.c.id == move_id)).one_or_none()
+    if row is None:
+        raise NotFound(f"There is no move {move_id}.", hint="Is its number right?")
+    changes = connection.execute(_CHANGES, {"of_move": move_id})
+    return msgspec.structs.replace(move_of(row), changes=tuple(PointerChange(*change) for change in changes))

@@ -1,0 +1,207 @@
+"""Between rows and records.
+
+Digests are kept as JSON arrays without field names: a catalog holds hundreds of thousands of them, most of
+one shape. A later field is appended with a default, which older rows then take.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+import msgspec
+from sqlalchemy import Row
+
+from sidestage.data.check import Finding
+from sidestage.data.version import Column, ColumnDigest, Digest, InputVersion, Stored, Version
+from sidestage.store.records import Attempt, CodeChange, ComparisonRecord, Environment, Move, Run, Step
+
+T = TypeVar("T")
+
+AT_ONCE = 500
+"""How many values go into one IN list: well below every database's limit of parameters."""
+
+
+class _Figures(msgspec.Struct, frozen=True, array_like=True):
+    name: str
+    type: str
+    nulls: int
+    hash: str
+    min: str | None = None
+    max: str | None = None
+
+
+class _Digest(msgspec.Struct, frozen=True, array_like=True):
+    algorithm: str
+    rows: int
+    content: str
+    columns: tuple[_Figures, ...]
+
+
+_digest_decoder = msgspec.json.Decoder(_Digest)
+_columns_decoder = msgspec.json.Decoder(tuple[tuple[str, str], ...])
+_inputs_decoder = msgspec.json.Decoder(tuple[tuple[str, str, str], ...])
+_findings_decoder = msgspec.json.Decoder(tuple[Finding, ...])
+_code_decoder = msgspec.json.Decoder(tuple[CodeChange, ...])
+
+
+def batches(items: Iterable[T], size: int = AT_ONCE) -> Iterator[list[T]]:
+    """Yield the items in lists of at most ``size``."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def as_json(value: Any) -> str:
+    """Return a value as JSON text."""
+    return msgspec.json.encode(value).decode()
+
+
+def version_row(version: Version, run: int, task: str) -> dict[str, Any]:
+    """Return the row of a version that ``task`` made in ``run``."""
+    stored, digest = version.stored, version.stored.digest
+    figures = tuple(_Figures(c.name, c.type, c.nulls, c.hash, c.min, c.max) for c in digest.columns)
+    same = [(c.name, c.type) for c in stored.schema] == [(c.name, c.type) for c in figures]
+    return {
+        "id": version.id,
+        "dataset": version.dataset,
+        "partition": version.partition,
+        "environment": version.environment,
+        "run": run,
+        "step": version.step,
+        "task": task,
+        "code": version.code,
+        "path": stored.path,
+        "bytes": stored.bytes,
+        "checksum": stored.checksum,
+        "columns": None if same else as_json([(c.name, c.type) for c in stored.schema]),
+        "digest": as_json(_Digest(digest.algorithm, digest.rows, digest.content, figures)),
+        "inputs": as_json([(i.dataset, i.partition, i.version) for i in version.inputs]),
+        "created_at": version.created_at,
+        "seconds": version.seconds,
+    }
+
+
+def version_of(row: Row[Any]) -> Version:
+    """Return the version that a row holds."""
+    kept = _digest_decoder.decode(row.digest)
+    figures = tuple(ColumnDigest(c.name, c.type, c.nulls, c.hash, c.min, c.max) for c in kept.columns)
+    columns = (
+        tuple(Column(c.name, c.type) for c in figures)
+        if row.columns is None
+        else tuple(Column(name, type_) for name, type_ in _columns_decoder.decode(row.columns))
+    )
+    digest = Digest(kept.algorithm, kept.rows, kept.content, figures)
+    return Version(
+        id=row.id,
+        dataset=row.dataset,
+        partition=row.partition,
+        stored=Stored(row.path, row.bytes, row.checksum, columns, digest),
+        environment=row.environment,
+        run=str(row.run),
+        step=row.step,
+        code=row.code,
+        inputs=tuple(InputVersion(*each) for each in _inputs_decoder.decode(row.inputs)),
+        created_at=row.created_at,
+        seconds=row.seconds,
+    )
+
+
+def environment_of(row: Row[Any]) -> Environment:
+    """Return the environment that a row holds."""
+    return Environment(row.name, row.base, row.code, row.state, row.created_at)
+
+
+def run_of(row: Row[Any], plan: str) -> Run:
+    """Return the run that a row holds, with the given plan."""
+    return Run(
+        row.id,
+        row.pipeline,
+        row.environment,
+        row.state,
+        row.code,
+        row.by,
+        row.reason,
+        plan,
+        row.created_at,
+        row.ended_at,
+    )
+
+
+def step_of(row: Row[Any]) -> Step:
+    """Return the step that a row holds."""
+    return Step(
+        row.run,
+        row.id,
+        row.task,
+        row.dataset,
+        row.partition,
+        row.state,
+        row.attempt,
+        row.fence,
+        row.owner,
+        row.version,
+        row.failure_class,
+        row.message,
+        row.seconds,
+    )
+
+
+def attempt_of(row: Row[Any]) -> Attempt:
+    """Return the attempt that a row, with its step's id, holds."""
+    return Attempt(
+        row.run,
+        row.id,
+        row.number,
+        row.owner,
+        row.state,
+        row.started_at,
+        row.ended_at,
+        row.failure_class,
+        row.message,
+        row.details,
+        findings_of(row.findings),
+    )
+
+
+def findings_json(findings: Sequence[Finding]) -> str | None:
+    """Return findings as JSON text, or None if there are none."""
+    return as_json(findings) if findings else None
+
+
+def findings_of(text: str | None) -> tuple[Finding, ...]:
+    """Return the findings that ``findings_json`` wrote."""
+    return _findings_decoder.decode(text) if text else ()
+
+
+def move_of(row: Row[Any]) -> Move:
+    """Return the move that a row holds, without its pointer changes."""
+    return Move(
+        id=row.id,
+        kind=row.kind,
+        environment=row.environment,
+        at=row.at,
+        by=row.by,
+        reason=row.reason,
+        source=row.source,
+        pointers=row.pointers,
+        undone_by=row.undone_by,
+        undoes=row.undoes,
+        code=_code_decoder.decode(row.code),
+        old_code_name=row.old_code_name,
+        new_code_name=row.new_code_name,
+    )
+
+
+def comparison_of(row: Row[Any]) -> ComparisonRecord:
+    """Return the comparison that a row holds."""
+    return ComparisonRecord(
+        row.id,
+        row.environment,
+        row.base,
+        row.at,
+        row.passed,
+        row.verdict,
+        row.world,
+        row.summary,
+        row.report,
+    )
