@@ -67,10 +67,10 @@ def compare(folder: Path, *, equal: bool) -> dict[str, float]:
     from sidestage.checks.compare import Pair, Side, compare_dataset
     from sidestage.data.version import Digest
 
-    sides = []
+    sides: list[Side] = []
     for name in ("base", "base" if equal else "candidate"):
         path = folder / f"{name}.parquet"
-        rows = duckdb.sql(f"SELECT count(*) FROM '{path}'").fetchall()[0][0]
+        rows = duckdb.execute(f"SELECT count(*) FROM '{path}'").fetchall()[0][0]
         sides.append(Side(f"version {len(sides)}", str(path), Digest("benchmark", rows, name, ()), rows))
     started = time.perf_counter()
     result = compare_dataset(
@@ -88,7 +88,8 @@ def compare(folder: Path, *, equal: bool) -> dict[str, float]:
 def measure(what: str, folder: Path) -> dict[str, float]:
     command = [sys.executable, __file__, "--only", what, "--folder", str(folder)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
 
 
 def report(folder: Path, rows: int, rounds: int) -> None:

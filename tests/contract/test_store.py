@@ -1,6 +1,5 @@
 """What every store keeps, whatever the database: one suite, one more parameter per implementation."""
 
-import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -8,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
+import psycopg
 import pytest
 
 from sidestage.data.check import Finding
@@ -32,7 +32,6 @@ from sidestage.store.records import (
 from sidestage.store.sql import open_store
 
 NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
-POSTGRESQL = os.environ.get("SIDESTAGE_TEST_POSTGRESQL", "")
 Opener = Callable[[], Store]
 
 
@@ -44,7 +43,11 @@ def at(minutes: float) -> datetime:
 def open_same(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
     """A function that opens the same, at first empty, database each time."""
     opened: list[Store] = []
-    place = postgresql_schema() if request.param == "postgresql" else None
+    place = (
+        postgresql_schema(request.getfixturevalue("postgresql_url"))
+        if request.param == "postgresql"
+        else None
+    )
     url = next(place) if place else f"sqlite:///{tmp_path / 'store.sqlite'}"
 
     def opener() -> Store:
@@ -58,15 +61,11 @@ def open_same(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener
         next(place, None)
 
 
-def postgresql_schema() -> Iterator[str]:
-    if not POSTGRESQL:
-        pytest.skip("SIDESTAGE_TEST_POSTGRESQL names no database")
-    import psycopg
-
+def postgresql_schema(server: str) -> Iterator[str]:
     name = f"s{uuid.uuid4().hex}"
-    with psycopg.connect(POSTGRESQL, autocommit=True) as connection:
+    with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(f'CREATE SCHEMA "{name}"')
-        yield f"{POSTGRESQL}?options=-csearch_path%3D{name}"
+        yield f"{server}?options=-csearch_path%3D{name}"
         connection.execute(f'DROP SCHEMA "{name}" CASCADE')
 
 

@@ -3,6 +3,7 @@
 Checks run before a version is published; rules are applied when a candidate is compared with production.
 """
 
+from sidestage.checks.columns import columns
 from sidestage.checks.ready import allowed, between, expect, matches, not_null, row_count, unique
 from sidestage.checks.rules import (
     ignore,
@@ -17,6 +18,7 @@ from sidestage.checks.rules import (
 __all__ = [
     "allowed",
     "between",
+    "columns",
     "expect",
     "ignore",
     "matches",

@@ -74,14 +74,14 @@ def compare_dataset(  # noqa: PLR0913 -- all but the first four have defaults or
     rules: Sequence[AnyRule],
     *,
     temp_dir: Path,
-    memory_limit: str = "600MB",
+    memory_limit: str = "750MB",
     threads: int | None = None,
     samples: int = 20,
     discrepancies: Path | None = None,
 ) -> DatasetComparison:
     """Compare a dataset, partition by partition, by its key (empty: as a multiset of whole rows).
 
-    ``memory_limit`` is DuckDB's, as text with a unit; the process needs some 100 MB beside it. What does
+    ``memory_limit`` is DuckDB's, as text with a unit; the process needs some 200 MB beside it. What does
     not fit is spilled below ``temp_dir``. Up to ``samples`` rows of each class of difference are shown;
     with ``discrepancies`` all of them are written to that Parquet file (only if there are any).
     Raises DataError if a file cannot be read, DefinitionError if a rule does not fit its column.

@@ -5,6 +5,8 @@ in_b and in_c (on which sides it exists), b0, c0, d0, b1, c1, d1, ... where b is
 candidate's, and d 0 if they are equal, 1 if within tolerance, 2 beyond.
 """
 
+import duckdb
+
 from sidestage.checks.sides import Stage
 
 
@@ -21,23 +23,37 @@ def build_detail(stage: Stage) -> None:
     loose, nulls = stage.one(
         f"SELECT count(*) FILTER (WHERE NOT ({simple})), count(*) FILTER (WHERE {null_key}) FROM suspects"  # noqa: S608
     )
+    if loose:
+        _assemble(stage, simple, "TABLE", nulls=bool(nulls), loose=True)
+        return
+    try:
+        _assemble(stage, simple, "VIEW", nulls=False, loose=False)
+    except duckdb.OutOfMemoryException:
+        # One query is several times faster, but holds all its hash tables at once; two steps need less.
+        stage.connection.execute("DROP VIEW base_rows; DROP VIEW candidate_rows")
+        _assemble(stage, simple, "TABLE", nulls=False, loose=False)
+
+
+def _assemble(stage: Stage, simple: str, kind: str, *, nulls: bool, loose: bool) -> None:
+    """Create ``detail`` by way of the suspects' rows of each side, as views or as temporary tables."""
     for side in ("base", "candidate"):
-        _fetch(stage, side, simple, nulls=bool(nulls), loose=bool(loose))
-    _pair(stage, nulls=bool(nulls))
-    stage.connection.execute("DROP TABLE base_rows; DROP TABLE candidate_rows")
+        rows = _rows(stage, side, simple, nulls=nulls, loose=loose)
+        stage.connection.execute(f"CREATE TEMP {kind} {side}_rows AS {rows}")
+    _pair(stage, nulls=nulls)
+    stage.connection.execute(f"DROP {kind} base_rows; DROP {kind} candidate_rows")
 
 
-def _fetch(stage: Stage, side: str, simple: str, *, nulls: bool, loose: bool) -> None:
-    """Read the suspects' rows of one side; ``slot`` and ``mark`` tell rows of one loose key apart."""
+def _rows(stage: Stage, side: str, simple: str, *, nulls: bool, loose: bool) -> str:
+    """Return the query of one side's suspects; ``slot`` and ``mark`` tell rows of one loose key apart."""
     keys = ", ".join(f"r.{key}" for key in stage.layout.keys)
     mark = slot = "0"
     if loose:
         whole = stage.layout.hash("r.")
         mark = f"CASE WHEN s.simple THEN 0 ELSE {whole} END"
         slot = f"row_number() OVER (PARTITION BY r.p, {keys}, {whole})"
-    stage.connection.execute(
-        f"CREATE TEMP TABLE {side}_rows AS SELECT r.*, s.simple, s.many, {mark} AS mark, {slot} AS slot "  # noqa: S608
-        f"FROM {side}_side r JOIN (SELECT *, {simple} AS simple, nb > 1 OR nc > 1 AS many FROM suspects) s "
+    return (
+        f"SELECT r.*, s.simple, s.many, {mark} AS mark, {slot} AS slot FROM {side}_side r "  # noqa: S608
+        f"JOIN (SELECT *, {simple} AS simple, nb > 1 OR nc > 1 AS many FROM suspects) s "
         f"ON {stage.same('r', 's', nulls=nulls)}"
     )
 

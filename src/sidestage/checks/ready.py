@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from sidestage.checks.columns import Columns
 from sidestage.checks.sql import Literal, identifier, literal
 from sidestage.data.check import Finding
 from sidestage.data.version import Digest
@@ -247,7 +248,7 @@ class Expect(msgspec.Struct, frozen=True, tag="expect"):
         return _counted(self.name, self.blocking, values, "Rows for which it is not true")
 
 
-AnyCheck = NotNull | RowCount | Between | Unique | Matches | Allowed | Expect
+AnyCheck = Columns | NotNull | RowCount | Between | Unique | Matches | Allowed | Expect
 
 
 def not_null(*columns: str, blocking: bool = True) -> NotNull:

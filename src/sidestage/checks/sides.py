@@ -33,7 +33,7 @@ class Pair(msgspec.Struct, frozen=True):
 
 
 class Resources(msgspec.Struct, frozen=True):
-    """What comparing may use: DuckDB's memory (such as ``600MB``), threads (None: all), a directory."""
+    """What comparing may use: DuckDB's memory (such as ``750MB``), threads (None: all), a directory."""
 
     memory_limit: str
     threads: int | None

@@ -1,14 +1,11 @@
 """``sidestage clean``: delete what nothing refers to any more."""
 
-import time
-
 import click
-from rich.console import Console
 
+from sidestage.cli.console import console
 from sidestage.cli.options import json_option, print_json, project_option, shared
-from sidestage.data.lake import Lake
 from sidestage.project.project import Project
-from sidestage.recovery.cleanup import GRACE_SECONDS, clear_scratch, collect_garbage, find_garbage
+from sidestage.recovery.cleanup import GRACE_SECONDS
 
 
 @click.command("clean")
@@ -34,16 +31,12 @@ def command(keep_days: int, really: bool, grace: float, start: str, as_json: boo
     Nothing that an environment shows goes, nor anything that a move of the last --keep-days mentions.
     """
     with Project.open(start) as project:
-        lake, now = Lake(project.layout.lake), project.clock.now()
-        garbage = find_garbage(project.store, lake, keep_days=keep_days, now=now, grace=grace)
-        if really:
-            garbage = collect_garbage(project.store, lake, garbage, now)
-            clear_scratch(project.layout.scratch, grace, time.time())
+        garbage = project.clean(keep_days=keep_days, grace=grace, delete=really)
     if as_json:
         print_json(garbage)
         return 0
     verb = "Deleted" if really else "Would delete"
-    Console().print(
+    console().print(
         f"{verb} {len(garbage.orphans)} orphan files and the files of {len(garbage.versions)} old versions "
         f"({garbage.bytes / 1e6:.1f} MB)." + ("" if really else " To do it: sidestage clean --yes")
     )

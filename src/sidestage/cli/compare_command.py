@@ -3,10 +3,11 @@
 import shutil
 
 import click
-from rich.console import Console
 from rich.markup import escape
 
+from sidestage.cli.console import console
 from sidestage.cli.options import json_option, print_json, project_option, shared
+from sidestage.observe.sql import schema_name
 from sidestage.project.project import Project
 from sidestage.release.report import render_text
 
@@ -29,10 +30,11 @@ def command(candidate: str, html: str | None, start: str, as_json: bool) -> int:
     if as_json:
         print_json(compared)
     else:
-        console = Console()
-        console.print(render_text(compared.comparison))
-        console.print(f"Report:  {escape(compared.report)}", soft_wrap=True)
-        console.print(f"Details: {escape(compared.discrepancies)}", soft_wrap=True)
+        out = console()
+        out.print(render_text(compared.comparison))
+        out.print(f"Report:  {escape(compared.report)}", soft_wrap=True)
+        schema = schema_name(candidate)
+        out.print(f'Every difference: sidestage sql "FROM {escape(schema)}.discrepancies"', soft_wrap=True)
         if compared.comparison.passed:
-            console.print(f"  next: sidestage promote {candidate}", style="dim")
+            out.print(f"  next: sidestage promote {candidate}", style="dim")
     return 0 if compared.comparison.passed else NOT_PASSED

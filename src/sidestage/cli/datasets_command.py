@@ -3,9 +3,9 @@
 from datetime import datetime
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from sidestage.cli.console import console
 from sidestage.cli.moments import as_of_option
 from sidestage.cli.options import json_option, print_json, project_option, shared
 from sidestage.observe.sql import named_environment, visible_pointers
@@ -32,5 +32,5 @@ def command(environment: str, as_of: datetime | None, start: str, as_json: bool)
     for entry in found:
         size = f"{entry.bytes / 1e6:.1f}"
         table.add_row(entry.dataset, str(entry.partitions), entry.first, entry.last, f"{entry.rows:,}", size)
-    Console().print(table)
+    console().print(table)
     return 0

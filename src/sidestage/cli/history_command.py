@@ -1,10 +1,10 @@
 """``sidestage history``: what pointers showed, and who moved them."""
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sidestage.cli.console import console
 from sidestage.cli.options import json_option, print_json, project_option, shared
 from sidestage.project.project import Project
 from sidestage.store.records import Move, PointerEntry
@@ -40,11 +40,11 @@ def command(
 
 
 def _show_moves(moves: tuple[Move, ...]) -> None:
-    console = Console()
+    out = console()
     for move in moves:
         undone = f", undone by {move.undone_by}" if move.undone_by else ""
         undoes = f" of {move.undoes}" if move.undoes else ""
-        console.print(
+        out.print(
             f"{move.at:%Y-%m-%d %H:%M:%S}  move {move.id}  {move.kind}{undoes}  {move.environment}  "
             f"{move.pointers} pointers by {escape(move.by)}{undone}  {escape(move.reason)}",
             soft_wrap=True,
@@ -59,4 +59,4 @@ def _show_entries(entries: tuple[PointerEntry, ...]) -> None:
         by = f"run {entry.run}" if entry.run is not None else f"{entry.kind} {entry.move}"
         at = f"{entry.at:%Y-%m-%d %H:%M:%S}"
         table.add_row(at, entry.environment, entry.dataset, entry.partition, entry.version or "-", by)
-    Console().print(table)
+    console().print(table)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from sidestage.cli.options import json_option, print_json
 from sidestage.errors import ConfigurationError
 
 _PLACEHOLDER = "__project__"
@@ -16,7 +17,8 @@ _NAME = re.compile(r"[a-z][a-z0-9_]{0,49}")
 @click.command("init")
 @click.argument("name")
 @click.option("--into", metavar="FOLDER", help="The folder to make (default: NAME).")
-def command(name: str, into: str | None) -> int:
+@json_option
+def command(name: str, into: str | None, *, as_json: bool) -> int:
     """Make a new project: a pipeline with checks, a playbook, a unit test and the configuration."""
     if not _NAME.fullmatch(name):
         raise ConfigurationError(
@@ -27,6 +29,9 @@ def command(name: str, into: str | None) -> int:
     if target.exists() and any(target.iterdir()):
         raise ConfigurationError(f"The folder {target} is not empty.", hint="Choose another with --into.")
     _copy(files("sidestage.cli") / "scaffold", target, name)
+    if as_json:
+        print_json({"name": name, "folder": str(target)})
+        return 0
     click.echo(f"Made {target}/. Next:\n  cd {target}\n  sidestage run")
     return 0
 

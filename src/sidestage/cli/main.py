@@ -66,9 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         status = sidestage.main(args=words, prog_name="sidestage", standalone_mode=False)
-    except click.exceptions.Abort:
-        return INTERRUPTED
-    except KeyboardInterrupt:
+    except (click.exceptions.Abort, KeyboardInterrupt):  # click makes the one of the other
         click.echo("Interrupted: what was published stays, the rest was given back.", err=True)
         return INTERRUPTED
     except click.ClickException as error:
@@ -79,6 +77,9 @@ def main(arguments: list[str] | None = None) -> int:
         return error.exit_code
     except BrokenPipeError:
         return 0
+    except Exception as error:  # noqa: BLE001  # the last line of defence: nobody is shown a trace unasked
+        _show(_unexpected(error), as_json="--json" in words, trace="--trace" in words)
+        return 1
     return status if isinstance(status, int) else 0
 
 
@@ -92,6 +93,22 @@ def _show(error: SidestageError, *, as_json: bool, trace: bool) -> None:
     click.echo(f"Error: {error.message}", err=True)
     if error.hint:
         click.echo(f"       {error.hint}", err=True)
+
+
+def _unexpected(error: Exception) -> SidestageError:
+    if isinstance(error, OSError) and error.strerror:
+        place = f"{error.filename}: " if error.filename else ""
+        made = SidestageError(
+            f"{place}{error.strerror}.", hint="Check the disk's space and who owns the file."
+        )
+    else:
+        text = " ".join(str(error).split())[:500]
+        made = SidestageError(
+            f"{type(error).__name__}: {text}",
+            hint="This is a fault in Sidestage; please report it with what this shows: sidestage --trace ...",
+        )
+    made.__cause__ = error
+    return made
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:

@@ -3,10 +3,10 @@
 from collections import Counter
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sidestage.cli.console import console
 from sidestage.cli.options import (
     json_option,
     partitions_option,
@@ -57,26 +57,26 @@ def command(
 
 
 def _show(plan: Plan, *, show_steps: bool) -> None:
-    console = Console()
-    console.print(f"[bold]{len(plan.steps)} steps[/bold] in {plan.environment}, {plan.current} up to date")
+    out = console()
+    out.print(f"[bold]{len(plan.steps)} steps[/bold] in {plan.environment}, {plan.current} up to date")
     if plan.steps:
-        console.print(_by_task(plan))
+        out.print(_by_task(plan))
     if show_steps:
         for step in plan.steps:
-            console.print(f"  {escape(step.id)}  {step.reason.kind}: {escape(step.reason.text)}")
+            out.print(f"  {escape(step.id)}  {step.reason.kind}: {escape(step.reason.text)}")
     if plan.blocked:
         first = plan.blocked[0]
-        console.print(
+        out.print(
             f"[yellow]{len(plan.blocked)} partitions cannot be made yet[/yellow], "
             f"for example {escape(first.task)}@{escape(first.partition)} {escape(first.why)}"
         )
     for entry in plan.unreleased:
-        console.print(
+        out.print(
             f"[yellow]{escape(entry.task)}[/yellow] ({escape(entry.location)}) is not the code that "
             f"production was given; rehearse it: sidestage stage {plan.pipeline} --code ."
         )
     if plan.withdrawals:
-        console.print(f"{len(plan.withdrawals)} partitions are the same as production's again")
+        out.print(f"{len(plan.withdrawals)} partitions are the same as production's again")
 
 
 def _by_task(plan: Plan) -> Table:

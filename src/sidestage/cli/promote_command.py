@@ -1,9 +1,9 @@
 """``sidestage promote``: gates, then one pointer move."""
 
 import click
-from rich.console import Console
 from rich.markup import escape
 
+from sidestage.cli.console import console
 from sidestage.cli.options import by_option, json_option, print_json, project_option, reason_option, shared
 from sidestage.project.project import Project
 from sidestage.release.gate import Gate
@@ -29,7 +29,7 @@ def command(candidate: str, dry_run: bool, reason: str, by: str | None, start: s
     if as_json:
         print_json(move)
     else:
-        Console().print(
+        console().print(
             f"[green]Promoted[/green] {escape(candidate)}: {move.pointers} pointers moved as move {move.id}. "
             "Back, at once: sidestage rollback",
             soft_wrap=True,
@@ -41,10 +41,10 @@ def _show_gates(gates: tuple[Gate, ...], *, as_json: bool) -> int:
     if as_json:
         print_json(gates)
     else:
-        console = Console()
+        out = console()
         for gate in gates:
             mark = "[green]open  [/green]" if gate.open else "[red]closed[/red]"
-            console.print(f"{mark} {escape(gate.name)}: {escape(gate.evidence)}")
+            out.print(f"{mark} {escape(gate.name)}: {escape(gate.evidence)}")
             if not gate.open:
-                console.print(f"       {escape(gate.next_step)}", style="dim", soft_wrap=True)
+                out.print(f"       {escape(gate.next_step)}", style="dim", soft_wrap=True)
     return 0 if all(gate.open for gate in gates) else GATE_CLOSED

@@ -1,8 +1,8 @@
 """``sidestage rollback``: back, at once."""
 
 import click
-from rich.console import Console
 
+from sidestage.cli.console import console
 from sidestage.cli.options import by_option, json_option, print_json, project_option, reason_option, shared
 from sidestage.project.project import Project
 
@@ -21,7 +21,7 @@ def command(pipeline: str | None, reason: str, by: str | None, start: str, as_js
     if as_json:
         print_json(move)
     else:
-        Console().print(
+        console().print(
             f"[green]Rolled back[/green] move {move.undoes}: {move.pointers} pointers show what they showed "
             "before it.",
             soft_wrap=True,

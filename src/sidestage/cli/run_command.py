@@ -1,8 +1,8 @@
 """``sidestage run``: plan, then run in production what is missing or outdated."""
 
 import click
-from rich.console import Console
 
+from sidestage.cli.console import console
 from sidestage.cli.options import (
     by_option,
     json_option,
@@ -47,7 +47,7 @@ def command(
     if resume and (partitions or tasks or recompute):
         raise click.UsageError("--resume finishes a run as it was planned; it takes no selection.")
     with (
-        RunProgress(Console(stderr=True), quiet=as_json) as progress,
+        RunProgress(console(stderr=True), quiet=as_json) as progress,
         Project.open(start, listener=progress, by=by) as project,
     ):
         name = pipeline or project.only_pipeline()

@@ -1,8 +1,8 @@
 """What ``run`` and ``stage`` share: executing with progress, and saying how it ended."""
 
-from rich.console import Console
 from rich.markup import escape
 
+from sidestage.cli.console import console
 from sidestage.cli.options import print_json
 from sidestage.run.runner import RunSummary
 
@@ -14,21 +14,21 @@ def tell(summary: RunSummary | None, *, as_json: bool, next_steps: tuple[str, ..
     if as_json:
         print_json(summary)
     elif summary is None:
-        Console().print("Nothing to do: everything selected is up to date.")
+        console().print("Nothing to do: everything selected is up to date.")
     else:
         _tell(summary, next_steps)
     return STEPS_FAILED if summary is not None and summary.state != "done" else 0
 
 
 def _tell(summary: RunSummary, next_steps: tuple[str, ...]) -> None:
-    console = Console()
+    out = console()
     colour = "green" if summary.state == "done" else "red"
-    console.print(
+    out.print(
         f"[{colour}]Run {summary.run} {summary.state}[/{colour}]: {summary.published} published"
         f" ({summary.rows:,} rows, {summary.bytes / 1e6:.1f} MB), {summary.reused} reused,"
         f" {summary.failed} failed, {summary.skipped} not reached, in {summary.seconds:.1f} s"
     )
     if summary.state != "done":
-        console.print("What failed kept its previous version. Details: sidestage status", style="dim")
+        out.print("What failed kept its previous version. Details: sidestage status", style="dim")
     for line in next_steps:
-        console.print(f"  next: {escape(line)}", style="dim", soft_wrap=True)
+        out.print(f"  next: {escape(line)}", style="dim", soft_wrap=True)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sidestage.cli.console import console
 from sidestage.cli.moments import as_of_option
 from sidestage.cli.options import json_option, print_json, project_option, shared
 from sidestage.data.lake import Lake
@@ -32,19 +33,17 @@ def command(query: str | None, max_rows: int, as_of: datetime | None, start: str
     """
     with Project.open(start) as project:
         published = open_published(project.store, Lake(project.layout.lake), as_of=as_of)
-    console = Console()
+    out = console()
     if query is not None:
-        _answer(published.connection, query, console, max_rows, as_json=as_json)
+        _answer(published.connection, query, out, max_rows, as_json=as_json)
         return 0
     if sys.stdin.isatty():
-        _list_views(published, console)
-    _converse(published.connection, console, max_rows, as_json=as_json)
+        _list_views(published, out)
+    _converse(published.connection, out, max_rows, as_json=as_json)
     return 0
 
 
-def _converse(
-    connection: duckdb.DuckDBPyConnection, console: Console, max_rows: int, *, as_json: bool
-) -> None:
+def _converse(connection: duckdb.DuckDBPyConnection, out: Console, max_rows: int, *, as_json: bool) -> None:
     pending = ""
     while True:
         line = _read_line(pending)
@@ -53,14 +52,14 @@ def _converse(
         pending += line + "\n"
         if line.rstrip().endswith(";"):
             try:
-                _answer(connection, pending, console, max_rows, as_json=as_json)
+                _answer(connection, pending, out, max_rows, as_json=as_json)
             except SidestageError as error:
                 if not sys.stdin.isatty():
                     raise
-                console.print(escape(error.message), style="red")
+                out.print(escape(error.message), style="red")
             pending = ""
     if pending.strip():
-        _answer(connection, pending, console, max_rows, as_json=as_json)
+        _answer(connection, pending, out, max_rows, as_json=as_json)
 
 
 def _read_line(pending: str) -> str | None:
@@ -74,7 +73,7 @@ def _read_line(pending: str) -> str | None:
 
 
 def _answer(
-    connection: duckdb.DuckDBPyConnection, query: str, console: Console, max_rows: int, *, as_json: bool
+    connection: duckdb.DuckDBPyConnection, query: str, out: Console, max_rows: int, *, as_json: bool
 ) -> None:
     try:
         result = connection.execute(query)
@@ -92,15 +91,15 @@ def _answer(
         table.add_column(escape(column))
     for row in rows[:max_rows]:
         table.add_row(*("NULL" if value is None else escape(str(value)) for value in row))
-    console.print(table)
+    out.print(table)
     if len(rows) > max_rows:
-        console.print(f"Only the first {max_rows} rows are shown (--max-rows).", style="dim")
+        out.print(f"Only the first {max_rows} rows are shown (--max-rows).", style="dim")
 
 
-def _list_views(published: Published, console: Console) -> None:
+def _list_views(published: Published, out: Console) -> None:
     for view in published.views:
         short = f"  or {view.schema}.{view.short_name}" if view.short_name else ""
-        console.print(
+        out.print(
             f'{view.schema}."{view.name}"{short}  {view.rows:,} rows in {view.partitions} partitions',
             style="dim",
         )

@@ -1,8 +1,8 @@
 """``sidestage stage``: the understudy - other code on production's inputs, in its own environment."""
 
 import click
-from rich.console import Console
 
+from sidestage.cli.console import console
 from sidestage.cli.options import (
     by_option,
     json_option,
@@ -47,7 +47,7 @@ def command(
     """
     candidate = name or environment_name_from("working-tree" if code == "." else code.removeprefix("git:"))
     with (
-        RunProgress(Console(stderr=True), quiet=as_json) as progress,
+        RunProgress(console(stderr=True), quiet=as_json) as progress,
         Project.open(start, listener=progress, by=by) as project,
     ):
         chosen = pipeline or project.only_pipeline()

@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sidestage.cli.console import console
 from sidestage.cli.options import json_option, print_json, project_option, shared
 from sidestage.observe.status import RunStatus, Status, read_status
 from sidestage.project.project import Project
@@ -25,9 +26,9 @@ def command(runs: int, start: str, as_json: bool) -> int:
 
 
 def _show(status: Status) -> None:
-    console = Console()
+    out = console()
     if not status.environments:
-        console.print("Nothing has run yet. Next: sidestage run")
+        out.print("Nothing has run yet. Next: sidestage run")
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("environment", "state", "own pointers", "code"):
@@ -35,22 +36,22 @@ def _show(status: Status) -> None:
     for environment in status.environments:
         own = str(status.own_pointers[environment.name])
         table.add_row(environment.name, environment.state, own, escape(environment.code[:24]))
-    console.print(table)
+    out.print(table)
     for entry in status.runs:
-        _show_run(console, entry)
+        _show_run(out, entry)
 
 
-def _show_run(console: Console, entry: RunStatus) -> None:
+def _show_run(out: Console, entry: RunStatus) -> None:
     run = entry.run
     colour = {"done": "green", "running": "blue"}.get(run.state, "red")
     steps = ", ".join(f"{count} {state}" for state, count in sorted(entry.steps.items()))
-    console.print(
+    out.print(
         f"[{colour}]run {run.id} {run.state}[/{colour}] {run.pipeline} in {run.environment}, "
         f"{run.created_at:%Y-%m-%d %H:%M} by {escape(run.by)}: {steps}"
     )
     if run.reason:
-        console.print(f"  why: {escape(run.reason)}", style="dim")
+        out.print(f"  why: {escape(run.reason)}", style="dim")
     if entry.first_failure:
-        console.print(f"  {escape(entry.first_failure)}", style="red", soft_wrap=True)
+        out.print(f"  {escape(entry.first_failure)}", style="red", soft_wrap=True)
     if run.state in ("failed", "cancelled") and run.environment == "production":
-        console.print(f"  next: sidestage run {run.pipeline} --resume", style="dim")
+        out.print(f"  next: sidestage run {run.pipeline} --resume", style="dim")

@@ -9,7 +9,10 @@ from sidestage.data.check import Check
 from sidestage.data.keyed import AnyPartitions, Single
 from sidestage.data.mapping import AllOf, AnyMapping, Fixed, Latest, Same, Window
 from sidestage.data.names import check_dataset_name
-from sidestage.errors import DefinitionError
+from sidestage.errors import DefinitionError, NameRefused
+
+RESERVED = "sidestage"
+"""First segment of the names of datasets that the platform itself writes."""
 
 
 class Dataset:
@@ -42,6 +45,11 @@ class Dataset:
         description: str = "",
     ) -> None:
         self.name = check_dataset_name(name)
+        if name.split("/", 1)[0].casefold() == RESERVED:
+            raise NameRefused(
+                f"The dataset name {name!r} begins with {RESERVED}/, which is kept for the platform's own.",
+                hint="Begin it with another word.",
+            )
         self.partitions: AnyPartitions = Single() if partitions is None else partitions
         self.key = _columns(name, key)
         self.checks = tuple(checks)

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,10 @@ from sidestage.errors import DataError, NameRefused, OutputError
 
 ROW_GROUP_ROWS = 131_072
 ROW_GROUP_BYTES = 64 << 20
-COMPRESSION, COMPRESSION_LEVEL = "zstd", 1
+COMPRESSION = {"compression": "zstd", "compression_level": 1}
+TINY_BYTES = 8 << 10
+TINY: dict[str, Any] = {"compression": "none", "use_dictionary": False}
+"""How rows of less than ``TINY_BYTES`` are kept: setting up a compressor costs more than it saves there."""
 
 _PENDING_BATCHES = 256
 _WRITE_BUFFER = 1 << 20
@@ -170,24 +174,29 @@ def _write_parquet(
     stream = pa.BufferedOutputStream(pa.PythonFile(sink, mode="w"), _WRITE_BUFFER)
     writer = None
     try:
-        writer = pq.ParquetWriter(
-            stream, schema, compression=COMPRESSION, compression_level=COMPRESSION_LEVEL
-        )
-        for group in _row_groups(schema, batches):
+        groups = _row_groups(schema, batches)
+        first = next(groups, None)
+        writer = _parquet_writer(stream, schema, is_tiny=first is None or first.nbytes < TINY_BYTES)
+        for group in chain([] if first is None else [first], groups):
             digest.add(group)
             _write_group(writer, group)
         writer.close()
         stream.close()
-    except BaseException as error:
+    except BaseException:
         sink.abandon()
         with suppress(Exception):
             if writer is not None:
                 writer.close()
             stream.close()
-        if writer is None and isinstance(error, pa.ArrowException):
-            raise OutputError(f"Columns cannot be stored: {error}") from error
         raise
     return digest.finish()
+
+
+def _parquet_writer(stream: Any, schema: pa.Schema, *, is_tiny: bool) -> Any:
+    try:
+        return pq.ParquetWriter(stream, schema, **(TINY if is_tiny else COMPRESSION))
+    except pa.ArrowException as error:
+        raise OutputError(f"Columns cannot be stored: {error}") from error
 
 
 def _write_group(writer: Any, group: pa.RecordBatch) -> None:

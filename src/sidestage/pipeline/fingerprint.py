@@ -74,7 +74,7 @@ class CodeIndex:
         return self._modules[path]
 
     def files(self, dotted: str, importer: Path, level: int) -> list[Path]:
-        """Return the project's files that importing ``dotted`` runs, packages first; none if it is not ours."""
+        """Return the project's files that importing ``dotted`` runs, packages first; none if not ours."""
         folder = self.source if level == 0 else importer.parents[level - 1]
         found: list[Path] = []
         parts = [part for part in dotted.split(".") if part]
@@ -213,10 +213,14 @@ class _Walk:
             case Mapping():
                 items = (f"{self._value(key)}={self._value(item)}" for key, item in value.items())
                 return f"{{{', '.join(items)}}}"
-            case Dataset():
+            case Dataset():  # more partitions do not change the old ones
                 return value.name
             case FunctionType() | MethodType() | functools.partial() | type() | ModuleType():
                 return self._code(value)
+            case _:
+                return self._state(value)
+
+    def _state(self, value: Any) -> str:
         if hasattr(value, "__wrapped__"):
             self.function(value)
             return ""
@@ -296,13 +300,25 @@ def _decided_names(statement: ast.stmt) -> Iterator[str]:
             case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
                 yield name
             case ast.Attribute(ctx=ast.Store() | ast.Del()) | ast.Subscript(ctx=ast.Store() | ast.Del()):
-                yield from _names(node)
+                yield from _holder(node)
             case ast.Expr(value=ast.Call() as call) if not _declares_task(call):
-                yield from _names(call)
+                yield from _changed_by(call)
 
 
-def _names(node: ast.AST) -> Iterator[str]:
-    return (child.id for child in ast.walk(node) if isinstance(child, ast.Name))
+def _changed_by(call: ast.Call) -> Iterator[str]:
+    """Yield the names whose values a call may change: that of its method's object, and its arguments."""
+    if isinstance(call.func, ast.Attribute):
+        yield from _holder(call.func)
+    for argument in (*call.args, *(keyword.value for keyword in call.keywords)):
+        yield from _holder(argument)
+
+
+def _holder(node: ast.expr) -> Iterator[str]:
+    """Yield the name in front of attributes and subscripts."""
+    while isinstance(node, ast.Attribute | ast.Subscript | ast.Starred):
+        node = node.value
+    if isinstance(node, ast.Name):
+        yield node.id
 
 
 def _without_declaration(node: _Function) -> ast.AST:

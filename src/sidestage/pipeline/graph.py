@@ -10,7 +10,7 @@ from sidestage.data.names import clash
 from sidestage.errors import DefinitionError, GraphError, NameRefused
 from sidestage.pipeline.annotations import check_input_annotation, check_output_annotation
 from sidestage.pipeline.pipeline import Pipeline
-from sidestage.pipeline.task import Task
+from sidestage.pipeline.task import Location, Task
 
 
 class Graph:
@@ -44,9 +44,11 @@ def _all_tasks(pipelines: Sequence[Pipeline]) -> list[tuple[Pipeline, Task]]:
 
 def _datasets(pipelines: Sequence[Pipeline]) -> dict[str, Dataset]:
     datasets: dict[str, Dataset] = {}
+    places: dict[str, Location] = {}
     for _, task in _all_tasks(pipelines):
         for dataset in (task.writes, *(read.dataset for read in task.reads.values())):
             known = datasets.setdefault(dataset.name, dataset)
+            places.setdefault(dataset.name, task.location)
             if known is not dataset:
                 raise GraphError(
                     f"{task.location}: task {task.name!r} uses a second Dataset object named "
@@ -56,7 +58,8 @@ def _datasets(pipelines: Sequence[Pipeline]) -> dict[str, Dataset]:
     twins = clash(sorted(datasets))
     if twins is not None:
         raise NameRefused(
-            f"The datasets {twins[0]!r} and {twins[1]!r} differ only in upper and lower case.",
+            f"{places[twins[1]]}: the dataset {twins[1]!r} differs from {twins[0]!r} at {places[twins[0]]} "
+            "only in upper and lower case.",
             hint="Rename one: some file systems and databases cannot tell them apart.",
         )
     return datasets

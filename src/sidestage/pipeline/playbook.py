@@ -8,10 +8,8 @@ import msgspec
 
 from sidestage.errors import DefinitionError
 
-_HEADING = re.compile(r"^##\s+(?P<title>.+?)\s*$", re.MULTILINE)
-_FIELD = re.compile(
-    r"^(?P<name>Symptom|Look|Do):\s*(?P<text>.*(?:\n(?!Symptom:|Look:|Do:|##).*)*)", re.MULTILINE
-)
+_HEADING = re.compile(r"^##[ \t]+(?P<title>\S.*?)[ \t\r]*$", re.MULTILINE)
+_FIELD = re.compile(r"^(?P<name>Symptom|Look|Do):(?P<text>.*(?:\n(?!Symptom:|Look:|Do:).*)*)", re.MULTILINE)
 
 
 class KnownFailure(msgspec.Struct, frozen=True):
@@ -52,7 +50,7 @@ class Playbook(msgspec.Struct, frozen=True):
 def parse(text: str, path: str) -> tuple[KnownFailure, ...]:
     """Return the failures that a playbook's Markdown describes. Raises DefinitionError."""
     headings = list(_HEADING.finditer(text))
-    ends = [heading.start() for heading in headings[1:]] + [len(text)]
+    ends = [*(heading.start() for heading in headings), len(text)][1:]
     return tuple(
         _entry(heading["title"], text[heading.end() : end], path)
         for heading, end in zip(headings, ends, strict=True)

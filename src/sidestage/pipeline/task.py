@@ -15,6 +15,10 @@ Reads = Dataset | Read | Sequence[Dataset | Read] | Mapping[str, Dataset | Read]
 """What a task may read: one dataset, several by position, or several by parameter name."""
 
 
+_LONGEST_PATH = 200
+"""Longer text that ends in ``.sql`` is a query."""
+
+
 class Location:
     """Where something was declared, for messages."""
 
@@ -32,8 +36,13 @@ class Location:
 
     @classmethod
     def of_function(cls, function: Callable[..., Any]) -> "Location":
-        """Return where a function was written."""
-        code = inspect.unwrap(function).__code__
+        """Return where a function was written. Raises DefinitionError for anything else than a function."""
+        code = getattr(inspect.unwrap(function), "__code__", None)
+        if code is None:
+            raise DefinitionError(
+                f"{cls.of_caller(2)}: {function!r} is not a plain function, so it cannot be a task.",
+                hint="Write a function that calls it.",
+            )
         return cls(code.co_filename, code.co_firstlineno)
 
     def __str__(self) -> str:
@@ -86,16 +95,26 @@ def read_query(query: str, relative_to: Path, location: Location) -> str:
     A relative path is looked up beside the declaring file, then in every folder above it.
     Raises DefinitionError if there is no such file.
     """
-    if not query.strip().lower().endswith(".sql"):
+    path = query.strip()
+    if not path.lower().endswith(".sql") or "\n" in path or len(path) > _LONGEST_PATH:
         return query
     for folder in (relative_to, *relative_to.parents):
-        candidate = folder / query.strip()
+        candidate = folder / path
         if candidate.is_file():
-            return candidate.read_text(encoding="utf-8")
+            return _text_of(candidate, location)
     raise DefinitionError(
         f"{location}: there is no SQL file {query!r} beside {relative_to} or in a folder above it.",
         hint="Correct the path, or give the query itself.",
     )
+
+
+def _text_of(path: Path, location: Location) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DefinitionError(
+            f"{location}: the SQL file {path} cannot be read: {error}.", hint="Save it as UTF-8."
+        ) from error
 
 
 def _only_dataset(writes: object, name: str, location: Location) -> Dataset:
@@ -113,12 +132,13 @@ def _by_parameter(
     if isinstance(reads, Mapping):
         named = {parameter: _read(value, name, location) for parameter, value in reads.items()}
         if function is not None:
-            _match_parameters(named, function, name, location)
+            # Inputs are passed by position, so they stand in the order of the parameters.
+            return {each: named[each] for each in _matched_parameters(named, function, name, location)}
         return named
-    listed = [reads] if isinstance(reads, Dataset | Read) else list(reads)
+    listed = list(reads) if isinstance(reads, Sequence) else [reads]
     values = [_read(value, name, location) for value in listed]
     if function is None:
-        return {read.dataset.name.rsplit("/", 1)[-1].replace("-", "_"): read for read in values}
+        return _by_last_part(values, name, location)
     parameters = _input_parameters(function, name, location)
     if len(parameters) != len(values):
         raise DefinitionError(
@@ -127,6 +147,20 @@ def _by_parameter(
             hint="Give the function one parameter for the partition, then one for each dataset in reads=.",
         )
     return dict(zip(parameters, values, strict=True))
+
+
+def _by_last_part(reads: Sequence[Read], name: str, location: Location) -> dict[str, Read]:
+    named: dict[str, Read] = {}
+    for read in reads:
+        relation = read.dataset.name.rsplit("/", 1)[-1].replace("-", "_")
+        other = named.setdefault(relation, read)
+        if other is not read:
+            raise DefinitionError(
+                f"{location}: task {name!r} reads {other.dataset.name!r} and {read.dataset.name!r}, which "
+                f"would both be named {relation!r}.",
+                hint=f'Name them: reads={{"{relation}": ..., "other": ...}}.',
+            )
+    return named
 
 
 def _input_parameters(function: Callable[..., Any], name: str, location: Location) -> list[str]:
@@ -140,9 +174,9 @@ def _input_parameters(function: Callable[..., Any], name: str, location: Locatio
     return [parameter.name for parameter in parameters[1:] if parameter.default is inspect.Parameter.empty]
 
 
-def _match_parameters(
+def _matched_parameters(
     reads: Mapping[str, Read], function: Callable[..., Any], name: str, location: Location
-) -> None:
+) -> list[str]:
     parameters = _input_parameters(function, name, location)
     if set(parameters) != set(reads):
         raise DefinitionError(
@@ -150,6 +184,7 @@ def _match_parameters(
             f"({', '.join(reads)}).",
             hint="Use the parameter names of the function as the keys of reads=.",
         )
+    return parameters
 
 
 def _read(value: object, name: str, location: Location) -> Read:

@@ -43,7 +43,9 @@ def resolve_inputs(
                     missing.setdefault(read.dataset, []).append(upstream.key)
             inputs.append(StepInput(read.parameter, read.dataset, upstream.key, version))
     if missing:
-        return Blocked(task.id, task.writes, partition.key, _waits_for(missing))
+        place = (task.writes, partition.key)
+        shown = place in world.own or place in world.base
+        return Blocked(task.id, task.writes, partition.key, _waits_for(missing), shown)
     return tuple(inputs)
 
 
@@ -54,6 +56,15 @@ def same_inputs(version: Version, inputs: Iterable[StepInput], versions: Mapping
     if then.keys() != now.keys():
         return False
     return all(_same_content(then[place], now[place], versions) for place in now)
+
+
+def may_be_same(version: Version, inputs: Iterable[StepInput], versions: Mapping[str, Version]) -> bool:
+    """Whether inputs may turn out the same as a version's, once those that a plan makes are made."""
+    then = {(entry.dataset, entry.partition): entry.version for entry in version.inputs}
+    now = {(entry.dataset, entry.partition): entry.version for entry in inputs}
+    return then.keys() == now.keys() and all(
+        shown is None or _same_content(then[place], shown, versions) for place, shown in now.items()
+    )
 
 
 def _same_content(then: str, now: str | None, versions: Mapping[str, Version]) -> bool:

@@ -44,12 +44,16 @@ class PlannedStep(msgspec.Struct, frozen=True):
 
 
 class Blocked(msgspec.Struct, frozen=True):
-    """A partition that cannot be made now, and why."""
+    """A partition that cannot be made now, and why.
+
+    ``shown``: the environment shows a version of it all the same, which may be out of date.
+    """
 
     task: str
     dataset: str
     partition: str
     why: str
+    shown: bool = False
 
 
 class Unreleased(msgspec.Struct, frozen=True):

@@ -1,6 +1,6 @@
 """Which partitions of which tasks a selection means."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from sidestage.data.partition import Partition, PartitionSet
@@ -39,7 +39,8 @@ class PartitionChoice:
 
     def _read(self, expression: str, sets: list[PartitionSet]) -> None:
         refusal: PartitionKeyError | None = None
-        for partitions in dict.fromkeys(sets):
+        # Sets cut by time come first: their refusal is the one that helps whoever asked for days.
+        for partitions in sorted(dict.fromkeys(sets), key=lambda each: each.usual_length is None):
             try:
                 self._direct[partitions] = partitions.select(expression, self._now)
             except PartitionKeyError as error:
@@ -60,13 +61,20 @@ class PartitionChoice:
                 yield partition
 
     def _overlapping(self, partitions: PartitionSet) -> tuple[Partition, ...]:
-        timed = [
-            (chosen[0].start, chosen[-1].end)
-            for chosen in self._direct.values()
-            if chosen and chosen[0].start is not None and chosen[-1].end is not None
-        ]
-        if not timed:
+        spans = _spans(partition for chosen in self._direct.values() for partition in chosen)
+        if not spans:
             return tuple(partitions.closed(self._now))
-        starts = [start for start, _ in timed if start is not None]
-        ends = [end for _, end in timed if end is not None]
-        return partitions.overlapping(min(starts), max(ends))
+        found = (partition for start, end in spans for partition in partitions.overlapping(start, end))
+        return tuple(dict.fromkeys(found))
+
+
+def _spans(chosen: Iterable[Partition]) -> list[tuple[datetime, datetime]]:
+    """Return the time that partitions cover, oldest first, those that touch put together."""
+    timed = ((each.start, each.end) for each in chosen if each.start is not None and each.end is not None)
+    spans: list[tuple[datetime, datetime]] = []
+    for start, end in sorted(timed):
+        if spans and start <= spans[-1][1]:
+            spans[-1] = (spans[-1][0], max(spans[-1][1], end))
+        else:
+            spans.append((start, end))
+    return spans

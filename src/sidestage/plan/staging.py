@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from sidestage.data.partition import Partition
 from sidestage.data.version import Version
 from sidestage.pipeline.manifest import TaskSpec
-from sidestage.plan.inputs import made_here, resolve_inputs, same_inputs, step_id
+from sidestage.plan.inputs import made_here, may_be_same, resolve_inputs, same_inputs, step_id
 from sidestage.plan.plan import Blocked, Plan, PlannedStep, Reason, StepInput, Withdrawal
 from sidestage.plan.select import PartitionChoice, selected_tasks
 from sidestage.plan.world import Selection, World
@@ -67,8 +67,14 @@ class _Staging:
         own: Version | None,
         base: Version | None,
     ) -> PlannedStep:
-        same_code = [version for version in (own, base) if version and version.code == task.fingerprint]
-        reusable = same_code[0].id if same_code and made_here(inputs) else None
+        reusable = (
+            version.id
+            for version in (own, base)
+            if version is not None
+            and version.code == task.fingerprint
+            and made_here(inputs)
+            and may_be_same(version, inputs, self.world.versions)
+        )
         return PlannedStep(
             id=step_id(task.id, partition.key),
             task=task.id,
@@ -77,7 +83,7 @@ class _Staging:
             reason=self._reason(task, inputs, own or base),
             inputs=inputs,
             expects=self.world.own.get((task.writes, partition.key)),
-            reuse=None if self.selection.recompute else reusable,
+            reuse=None if self.selection.recompute else next(reusable, None),
             seconds=self.world.seconds.get(task.id),
         )
 
@@ -119,7 +125,8 @@ def plan_staging(world: World, selection: Selection) -> Plan:
 
     Steps whose code and inputs equal those of the base are left to the base and cost nothing; steps of which
     the environment has the right version already are current. Only partitions that the base has are staged,
-    and all closed ones of datasets that the base does not know. Raises NotFound and PartitionKeyError.
+    those of which the environment has a version of its own, and all closed ones of datasets that the base
+    does not know. Raises NotFound and PartitionKeyError.
     """
     tasks = selected_tasks(world.manifest, selection)
     datasets = world.manifest.dataset_by_name
@@ -130,7 +137,8 @@ def plan_staging(world: World, selection: Selection) -> Plan:
     staging = _Staging(world, selection)
     for task in tasks:
         for partition in choice.of(datasets[task.writes].partitions):
-            if task.writes not in known or (task.writes, partition.key) in world.base:
+            place = (task.writes, partition.key)
+            if task.writes not in known or place in world.base or place in world.own:
                 staging.consider(task, partition)
     return Plan(
         pipeline=selection.pipeline,

@@ -18,7 +18,7 @@ class Retry(msgspec.Struct, frozen=True):
     longest: float = 300.0
 
     def __post_init__(self) -> None:
-        if self.times < 0 or self.delay < 0 or self.longest < self.delay:
+        if not (self.times >= 0 and 0 <= self.delay <= self.longest):  # so that nan fails, too
             raise DefinitionError(
                 f"Retry(times={self.times}, delay={self.delay}, longest={self.longest}) makes no sense.",
                 hint="times and delay must not be negative, and longest not be below delay.",

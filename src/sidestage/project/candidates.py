@@ -5,7 +5,9 @@ from datetime import datetime
 import msgspec
 
 from sidestage.clock import Clock
-from sidestage.errors import NotFound
+from sidestage.data.dataset import RESERVED
+from sidestage.data.names import check_environment_name
+from sidestage.errors import NameRefused, NotFound
 from sidestage.pipeline.manifest import Manifest
 from sidestage.plan.plan import Plan
 from sidestage.project.worlds import PRODUCTION
@@ -15,6 +17,8 @@ from sidestage.release.promote import last_promotion, promotion, reversal
 from sidestage.store.contract import Store
 from sidestage.store.records import Environment, Move, Run
 
+_SEARCHED = 1000
+
 
 class Candidates:
     """What can be done with candidates of one project. Holds no state of its own."""
@@ -22,7 +26,7 @@ class Candidates:
     def __init__(self, store: Store, clock: Clock, by: str) -> None:
         self._store = store
         self._clock = clock
-        self._by = by
+        self.by = by
 
     def environment(self, name: str) -> Environment:
         """Return a candidate's environment. Raises NotFound."""
@@ -42,7 +46,7 @@ class Candidates:
             Evidence(
                 environment=candidate,
                 plan=plan,
-                run=self._newest_run(candidate),
+                run=self.newest_run(candidate),
                 comparison=newest[0] if newest else None,
                 found=self.differences(candidate, manifest),
             )
@@ -58,7 +62,7 @@ class Candidates:
             self.differences(candidate, manifest),
             plan.code,
             self._store.released(base.name),
-            by=self._by,
+            by=self.by,
             reason=reason,
         )
         made = self._store.move(move, self._clock.now())
@@ -76,7 +80,7 @@ class Candidates:
             last,
             self._store.pointers(PRODUCTION, datasets=datasets),
             self._store.released(PRODUCTION),
-            by=self._by,
+            by=self.by,
             reason=reason,
         )
         return self._store.move(move, self._clock.now())
@@ -96,11 +100,14 @@ class Candidates:
             raise NotFound(f"The environment {candidate.base!r} is gone.")
         return base
 
-    def _newest_run(self, candidate: Environment) -> Run | None:
-        runs = self._store.runs(environment=candidate.name, limit=1)
-        return runs[0] if runs else None
+    def newest_run(self, candidate: Environment) -> Run | None:
+        """Return the newest run that staged the candidate, or None."""
+        runs = self._store.runs(environment=candidate.name, limit=_SEARCHED)
+        return next((run for run in runs if run.pipeline != RESERVED), None)
 
 
 def new_environment(name: str, code: str, now: datetime) -> Environment:
-    """Return a candidate's environment that reads through production."""
+    """Return a candidate's environment that reads through production. Raises NameRefused."""
+    if check_environment_name(name) == PRODUCTION:
+        raise NameRefused(f"A candidate cannot be named {name!r}.", hint="Give it another name with --name.")
     return Environment(name=name, base=PRODUCTION, code=code, state="open", created_at=now)

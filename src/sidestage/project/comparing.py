@@ -1,14 +1,17 @@
 """Compares a candidate with its base, and keeps the comparison, its report and its differences."""
 
 import uuid
+from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from sidestage.checks.result import Comparison
 from sidestage.clock import Clock
-from sidestage.data.lake import Lake
+from sidestage.data.lake_writer import LakeWriter
 from sidestage.pipeline.manifest import Manifest
 from sidestage.project.candidates import Candidates
+from sidestage.project.discrepancies import publish_discrepancies
 from sidestage.project.layout import Layout
 from sidestage.release.difference import world_digest
 from sidestage.release.rehearsal import Rehearsal, compare
@@ -18,7 +21,11 @@ from sidestage.store.records import ComparisonRecord, Environment
 
 
 class Compared(msgspec.Struct, frozen=True):
-    """A comparison that was made, and where its report and its lists of differences lie."""
+    """A comparison that was made.
+
+    ``report`` is the path of its page; ``discrepancies`` the version of the candidate's dataset
+    ``sidestage/discrepancies`` that lists every difference.
+    """
 
     id: int
     comparison: Comparison
@@ -32,9 +39,13 @@ def compare_candidate(
     """Compare everything that a candidate's code declares, and keep the result."""
     rehearsal = _rehearsal(store, candidates, candidates.environment(name), manifest)
     folder = layout.reports / name / uuid.uuid4().hex[:12]
-    details = folder / "discrepancies"
-    details.mkdir(parents=True)
-    result = compare(rehearsal, Lake(layout.lake), layout.scratch, details)
+    folder.mkdir(parents=True)
+    lake = LakeWriter(layout.lake)
+    with layout.workspace() as scratch:
+        result = compare(rehearsal, lake, scratch, scratch / "discrepancies")
+        files = [Path(entry.discrepancies.path) for entry in result.datasets if entry.discrepancies]
+        published = publish_discrepancies(store, lake, clock, name, candidates.by, files)
+    result = _pointing_at(result, str(lake.path(published.stored)))
     now = clock.now()
     page = folder / "report.html"
     title = f"{name} against {rehearsal.base.name}"
@@ -51,7 +62,7 @@ def compare_candidate(
         summary=_summary(result),
         report=str(page),
     )
-    return Compared(store.save_comparison(record), result, str(page), str(details))
+    return Compared(store.save_comparison(record), result, str(page), published.id)
 
 
 def _rehearsal(store: Store, candidates: Candidates, candidate: Environment, manifest: Manifest) -> Rehearsal:
@@ -68,6 +79,17 @@ def _rehearsal(store: Store, candidates: Candidates, candidate: Environment, man
         versions=store.versions(shown),
         datasets=tuple(task.writes for task in manifest.tasks),
     )
+
+
+def _pointing_at(result: Comparison, path: str) -> Comparison:
+    """Return the comparison with the differences where they were published, not where they were collected."""
+    datasets = tuple(
+        entry
+        if entry.discrepancies is None
+        else replace(entry, discrepancies=replace(entry.discrepancies, path=path))
+        for entry in result.datasets
+    )
+    return replace(result, datasets=datasets)
 
 
 def _summary(result: Comparison) -> str:

@@ -1,9 +1,8 @@
 """Runs a plan in the store: begins or reopens the run, starts workers, executes, cleans up behind them."""
 
-import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
@@ -18,6 +17,7 @@ from sidestage.project.layout import Layout
 from sidestage.run.messages import Load
 from sidestage.run.runner import Runner, RunSummary
 from sidestage.run.workers import Workers
+from sidestage.runtime.alone import Occupied, alone
 from sidestage.runtime.lifeline import is_dead, this_process
 from sidestage.store.contract import Store
 from sidestage.store.records import NewRun, NewStep, Run
@@ -81,15 +81,36 @@ class Execution(msgspec.Struct, frozen=True):
     @contextmanager
     def workers(self, count: int, code: Path) -> Iterator[Workers]:
         """Yield workers that load the code in a folder; they are gone afterwards, and so is their scratch."""
-        self.layout.prepare()
-        scratch = self.layout.scratch / uuid.uuid4().hex
-        scratch.mkdir()
-        workers = Workers(count, code, Load(root=str(code), lake=str(self.layout.lake), scratch=str(scratch)))
+        with self.layout.workspace() as scratch:
+            setup = Load(root=str(code), lake=str(self.layout.lake), scratch=str(scratch))
+            workers = Workers(count, code, setup)
+            try:
+                yield workers
+            finally:
+                workers.kill()  # idle or not: what they wrote aside was either published or is nobody's
+
+    @contextmanager
+    def alone(self, pipeline: str, environment: str) -> Iterator[None]:
+        """Be the only one who plans and runs a pipeline in an environment. Raises StoreError if another is."""
         try:
-            yield workers
-        finally:
-            workers.kill()  # idle or not: what they wrote aside was either published or is nobody's
-            shutil.rmtree(scratch, ignore_errors=True)
+            with alone(self.layout.locks / f"{environment}.{pipeline}.lock", this_process()):
+                yield
+        except Occupied as occupied:
+            raise _occupied(f"{pipeline!r} is being run in {environment!r}", occupied.holder) from None
+
+    def running_since(self) -> datetime | None:
+        """Return when the oldest of the runs began that some process is executing now."""
+        begun = [run.created_at for run in self.store.runs(limit=1000) if self._is_executed(run)]
+        return min(begun, default=None)
+
+    def _is_executed(self, run: Run) -> bool:
+        if run.state != "running":
+            return False
+        try:
+            with self.alone(run.pipeline, run.environment):
+                return not all(is_dead(owner) for owner in self.store.owners(run.id))
+        except StoreError:
+            return True
 
     def _end_interrupted(self, pipeline: str, environment: str) -> None:
         """Close runs whose process is gone: what they published stays, what they left is planned anew."""
@@ -99,13 +120,21 @@ class Execution(msgspec.Struct, frozen=True):
                 self.store.end_run(run.id, "cancelled", self.clock.now())
 
     def _take_over(self, run: Run) -> None:
+        # To claim nothing takes back what has run out of its lease, whoever held it, on whatever host.
+        self.store.claim(run.id, this_process(), 0, lease=0.0, now=self.clock.now())
         for owner in self.store.owners(run.id):
             if not is_dead(owner):
-                raise StoreError(
-                    f"Run {run.id} of {run.pipeline!r} in {run.environment!r} is being executed by {owner}.",
-                    hint="Wait for it, or stop that process (host:pid:start) and try again.",
-                )
+                what = f"Run {run.id} of {run.pipeline!r} in {run.environment!r} is being executed"
+                raise _occupied(what, owner)
             self.store.abandon(run.id, owner, self.clock.now())
+
+
+def _occupied(what: str, holder: str) -> StoreError:
+    named = f" ({holder})" if holder else ""
+    return StoreError(
+        f"{what} by another process{named}.",
+        hint="Wait for it, or stop that process (host:pid:start), and try again.",
+    )
 
 
 def _new_step(plan: Plan, step: PlannedStep) -> NewStep:

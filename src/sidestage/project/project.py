@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 
 from sidestage.clock import Clock, SystemClock
+from sidestage.data.lake import Lake
 from sidestage.errors import GateClosed, NotFound
 from sidestage.events import Event, Listener, PointersMoved
 from sidestage.pipeline.manifest import Manifest
@@ -21,6 +22,7 @@ from sidestage.project.candidates import Candidates, new_environment
 from sidestage.project.execution import Execution
 from sidestage.project.layout import Layout
 from sidestage.project.worlds import PRODUCTION, read_world
+from sidestage.recovery.cleanup import Cleanup, Spared, clear_scratch, collect_garbage, find_garbage
 from sidestage.release.code import lay_out, name_of_working_tree
 from sidestage.release.gate import Gate
 from sidestage.run.runner import RunSummary
@@ -96,23 +98,27 @@ class Project:
         """
         with self._workers(workers, self.layout.root) as crew:
             manifest = crew.load()
+            manifest.pipeline(selection.pipeline)
             self._ensure_production()
-            plan = plan_production(self._world(manifest, None), selection)
-            _require_released(plan)
-            summary = None
-            if plan.steps:
-                summary = self._execute(plan, manifest, crew, reason)
-            if selection.partitions is None and not selection.tasks and not plan.blocked:
-                self._open_curtain(plan, summary)
+            with self._execution.alone(selection.pipeline, PRODUCTION):
+                plan = plan_production(self._world(manifest, None), selection)
+                _require_released(plan)
+                summary = None
+                if plan.steps:
+                    summary = self._execute(plan, manifest, crew, reason)
+                if selection.partitions is None and not selection.tasks and not plan.blocked:
+                    self._open_curtain(plan, summary)
             return summary
 
     def resume(self, pipeline: str, *, workers: int | None = None) -> RunSummary:
         """Finish the newest run of a pipeline in production that failed or was interrupted."""
-        run = self._unfinished(pipeline)
         with self._workers(workers, self.layout.root) as crew:
             manifest = crew.load()
-            plan = self._execution.reopen(run, manifest)
-            return self._execution.execute(run.id, plan, manifest, crew)
+            manifest.pipeline(pipeline)
+            with self._execution.alone(pipeline, PRODUCTION):
+                run = self._unfinished(pipeline)
+                plan = self._execution.reopen(run, manifest)
+                return self._execution.execute(run.id, plan, manifest, crew)
 
     def stage(
         self, selection: Selection, code: str, name: str, *, workers: int | None = None, reason: str = ""
@@ -129,11 +135,13 @@ class Project:
         candidate = new_environment(name, laid_out.name, self.clock.now())
         with self._workers(workers, Path(laid_out.root)) as crew:
             manifest = crew.load()
-            self._keep_manifest(laid_out.name, manifest)
-            self.store.save_environment(candidate)
-            plan = plan_staging(self._world(manifest, candidate), selection)
-            self._withdraw(plan)
-            return self._execute(plan, manifest, crew, reason or f"rehearse {laid_out.label}")
+            manifest.pipeline(selection.pipeline)
+            with self._execution.alone(selection.pipeline, name):
+                self._keep_manifest(laid_out.name, manifest)
+                self.store.save_environment(candidate)
+                plan = plan_staging(self._world(manifest, candidate), selection)
+                self._withdraw(plan)
+                return self._execute(plan, manifest, crew, reason or f"rehearse {laid_out.label}")
 
     def compare(self, name: str) -> "Compared":
         """Compare a candidate with production, and keep the comparison and its report."""
@@ -161,13 +169,22 @@ class Project:
         """Take the newest promotion back, at once; of one pipeline, if named. Raises NotFound."""
         return self._moved(self._candidates.rollback(pipeline, reason))
 
+    def clean(self, *, keep_days: int, grace: float, delete: bool) -> Cleanup:
+        """Delete files that nothing refers to any more, or only say which; see ``recovery.cleanup``."""
+        lake, now = Lake(self.layout.lake), self.clock.now()
+        spared = Spared(keep_days, grace, self._execution.running_since())
+        garbage = find_garbage(self.store, lake, spared, now)
+        if not delete:
+            return garbage
+        clear_scratch(self.layout.scratch)
+        return collect_garbage(self.store, lake, garbage, now)
+
     def pipeline_of(self, name: str) -> str:
         """Return the pipeline that a candidate staged. Raises NotFound."""
-        self._candidates.environment(name)
-        runs = self.store.runs(environment=name, limit=1)
-        if not runs:
+        run = self._candidates.newest_run(self._candidates.environment(name))
+        if run is None:
             raise NotFound(f"The candidate {name!r} was never staged.", hint=f"sidestage stage --name {name}")
-        return runs[0].pipeline
+        return run.pipeline
 
     def only_pipeline(self) -> str:
         """Return the name of the project's pipeline. Raises NotFound if it declares several."""
@@ -228,12 +245,15 @@ class Project:
             self.store.move(move, self.clock.now())
 
     def _unfinished(self, pipeline: str) -> Run:
-        for run in self.store.runs(pipeline=pipeline, environment=PRODUCTION, limit=20):
+        # Only the newest: what an older one left undone, a newer one has planned anew.
+        for run in self.store.runs(pipeline=pipeline, environment=PRODUCTION, limit=1):
             if run.state != "done":
                 found = self.store.run(run.id)
                 assert found is not None
                 return found
-        raise NotFound(f"No run of {pipeline!r} is unfinished.", hint="See: sidestage status")
+        raise NotFound(
+            f"The newest run of {pipeline!r} is done, or there is none.", hint="See: sidestage status"
+        )
 
     def _keep_manifest(self, code: str, manifest: Manifest) -> None:
         path = self._manifest_path(code)

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from sidestage.data.lake import Lake
+from sidestage.runtime.lifeline import scratch_is_dead
 from sidestage.store.contract import Store
 
 GRACE_SECONDS = 3600.0
@@ -31,11 +32,27 @@ class Cleanup(msgspec.Struct, frozen=True):
     keep_days: int
 
 
-def find_garbage(store: Store, lake: Lake, *, keep_days: int, now: datetime, grace: float) -> Cleanup:
+class Spared(msgspec.Struct, frozen=True):
+    """What must be left alone: versions for ``keep_days`` after their last use, files for ``grace`` seconds.
+
+    ``since`` is when the oldest of the runs began that are being executed, None if there is none: a file
+    that is younger may be about to be published.
+    """
+
+    keep_days: int
+    grace: float
+    since: datetime | None = None
+
+    def file_age(self, now: datetime) -> float:
+        """Return the age in seconds up to which a file is left alone."""
+        return self.grace if self.since is None else max(self.grace, (now - self.since).total_seconds())
+
+
+def find_garbage(store: Store, lake: Lake, spared: Spared, now: datetime) -> Cleanup:
     """Return what could be deleted without anybody missing it."""
+    keep_days = spared.keep_days
     expired = store.unreferenced_versions(now - timedelta(days=keep_days))
-    known = {version.stored.path for version in store.all_versions()}
-    orphans = list(lake.orphans(known, grace))
+    orphans = list(lake.orphans(_needed_files(store), spared.file_age(now)))
     return Cleanup(
         orphans=tuple(str(path) for path in orphans),
         versions=tuple(version.id for version in expired),
@@ -60,14 +77,22 @@ def collect_garbage(store: Store, lake: Lake, garbage: Cleanup, now: datetime) -
     return msgspec.structs.replace(garbage, versions=tuple(sorted(gone)))
 
 
-def clear_scratch(scratch: Path, older_than: float, now: float) -> int:
+def clear_scratch(scratch: Path) -> int:
     """Remove what killed processes left in the scratch folder; return how many folders went."""
-    count = 0
-    for folder in scratch.iterdir() if scratch.is_dir() else ():
-        if now - folder.stat().st_mtime > older_than:
-            shutil.rmtree(folder, ignore_errors=True)
-            count += 1
-    return count
+    left = (
+        [folder for folder in scratch.iterdir() if scratch_is_dead(folder.name)] if scratch.is_dir() else []
+    )
+    for folder in left:
+        shutil.rmtree(folder, ignore_errors=True)
+    return len(left)
+
+
+def _needed_files(store: Store) -> set[str]:
+    """Return the files of versions that have data; one that was forgotten but not deleted is an orphan."""
+    files = {version.id: version.stored.path for version in store.all_versions()}
+    for gone in store.data_gone(files):
+        del files[gone]
+    return set(files.values())
 
 
 def _size(path: Path) -> int:

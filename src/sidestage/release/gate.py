@@ -48,11 +48,17 @@ def require_open(found: tuple[Gate, ...], environment: str) -> None:
 
 def _rehearsed(evidence: Evidence) -> Gate:
     left = len(evidence.plan.steps)
+    # What neither side shows need not be rehearsed; what one shows would be promoted or kept unrehearsed.
+    stuck = [entry for entry in evidence.plan.blocked if entry.shown]
+    shown = f"{left} steps are still to be staged" if left else "nothing is left to be staged"
+    if stuck:
+        shown = f"{left} steps are still to be staged and {len(stuck)} cannot be: {stuck[0].task} "
+        shown += f"of {stuck[0].partition} {stuck[0].why}"
     name = evidence.environment.name
     return Gate(
         name="rehearsed on all of production",
-        open=left == 0 and evidence.run is not None,
-        evidence=f"{left} steps are still to be staged" if left else "nothing is left to be staged",
+        open=left == 0 and not stuck and evidence.run is not None,
+        evidence=shown,
         next_step=f"sidestage stage {evidence.plan.pipeline} --name {name} --code CODE",
     )
 

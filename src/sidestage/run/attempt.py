@@ -48,7 +48,7 @@ class Workbench:
             partition = task.writes.partitions.parse(request.partition)
             stored = self._write(task, request, partition, stopwatch)
             findings = self._audit(task, stored)
-            _raise_if_blocked(findings, request.step)
+            _raise_if_blocked(findings)
         except BaseException as error:  # noqa: BLE001  # SystemExit and KeyboardInterrupt of a task are its failures
             return _failed(request.step, error, findings)
         return Written(
@@ -79,9 +79,13 @@ class Workbench:
     def _audit(self, task: Task, stored: Stored) -> tuple[Finding, ...]:
         if not task.writes.checks:
             return ()
-        findings = audit(self._lake.path(stored), stored.digest, task.writes.checks, self._connection)  # type: ignore[arg-type]
-        if any(finding.blocking and not finding.passed for finding in findings):
-            self._lake.remove(stored.path)
+        may_stay = False
+        try:
+            findings = audit(self._lake.path(stored), stored.digest, task.writes.checks, self._connection)  # type: ignore[arg-type]
+            may_stay = not any(finding.blocking and not finding.passed for finding in findings)
+        finally:
+            if not may_stay:
+                self._lake.remove(stored.path)
         return findings
 
 
@@ -109,25 +113,35 @@ class _Stopwatch:
             yield batch
 
 
-def _raise_if_blocked(findings: tuple[Finding, ...], step: str) -> None:
+def _raise_if_blocked(findings: tuple[Finding, ...]) -> None:
     broken = [finding for finding in findings if finding.blocking and not finding.passed]
     if broken:
         listed = "; ".join(f"{finding.check}: {finding.message}" for finding in broken)
-        raise CheckFailed(
-            f"{step}: {listed}", hint="Nothing was published; the previous version stays current."
-        )
+        raise CheckFailed(listed, hint="Nothing was published; the previous version stays current.")
 
 
 def _failed(step: str, error: BaseException, findings: tuple[Finding, ...]) -> Failed:
     trace = "".join(traceback.format_exception(error))
-    message = str(error) if isinstance(error, SidestageError) else f"{type(error).__name__}: {error}"
+    message = _text(error) if isinstance(error, SidestageError) else f"{type(error).__name__}: {_text(error)}"
     return Failed(
         step=step,
         failure_class=_class_of(error),
-        message=message[:2000],
-        details=trace[-_DETAILS_LIMIT:],
+        message=_sendable(message)[:2000],
+        details=_sendable(trace)[-_DETAILS_LIMIT:],
         findings=findings,
     )
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as second:  # noqa: BLE001  # users' exceptions may fail to say what they are
+        return f"(its text cannot be shown: {type(second).__name__})"
+
+
+def _sendable(text: str) -> str:
+    """Return the text without halves of characters, such as undecodable file names bring, for JSON's sake."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _class_of(error: BaseException) -> FailureClass:
@@ -137,4 +151,7 @@ def _class_of(error: BaseException) -> FailureClass:
         cause = error.__cause__
         own = "schema" if isinstance(error, OutputError) else classify(error)
         return classify(cause) if isinstance(cause, OSError) else own
-    return classify(error)
+    try:
+        return classify(error)
+    except Exception:  # noqa: BLE001  # it looks at attributes of users' exceptions, which may be code, too
+        return "bug"

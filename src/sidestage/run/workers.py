@@ -39,7 +39,6 @@ class _Worker:
         self.child = child
         self.requests: deque[Execute] = deque()
         self.loaded = False
-        self.used = False
 
 
 class Workers:
@@ -64,9 +63,10 @@ class Workers:
 
     def load(self) -> Manifest:
         """Wait for the first worker to load the code; return what it declares. Raises what loading raised."""
-        message = self._workers[0].child.receive()
+        while (message := self._workers[0].child.receive()) is None:
+            self._replace(self._workers[0])
         self._workers[0].loaded = True
-        self.manifest = loaded_manifest(message, self._workers[0].child)
+        self.manifest = _loaded(message)
         return self.manifest
 
     @property
@@ -83,7 +83,6 @@ class Workers:
         """Give a request to the worker that has the least to do."""
         worker = min(self._workers, key=lambda candidate: len(candidate.requests))
         worker.requests.append(request)
-        worker.used = True
         worker.child.send(msgspec.json.encode(request))
 
     def collect(self, timeout: float) -> list[Answered | WorkerDied]:
@@ -100,22 +99,10 @@ class Workers:
                 found.append(self._replace(worker))
             elif not worker.loaded:
                 worker.loaded = True
-                loaded_manifest(message, child)
+                self._require_same_code(_loaded(message))
             else:
                 found.append(Answered(worker.requests.popleft(), _answer(message)))
         return found
-
-    def stop(self) -> None:
-        """Let all workers end that ran something; one that did not has nothing to tidy up."""
-        for worker in self._workers:
-            if worker.used:
-                worker.child.dismiss()
-        for worker in self._workers:
-            if worker.used:
-                worker.child.stop()
-            else:
-                worker.child.end()
-        self._workers.clear()
 
     def kill(self) -> None:
         """End all workers at once, whatever they are doing."""
@@ -126,6 +113,18 @@ class Workers:
     def pids(self) -> Sequence[int]:
         """Return the process numbers of the workers."""
         return [worker.child.pid for worker in self._workers]
+
+    def _require_same_code(self, manifest: Manifest) -> None:
+        """Refuse a worker that found other code than the first one: it would publish under a wrong name."""
+        if self.manifest is None:
+            return
+        first, found = _fingerprints(self.manifest), _fingerprints(manifest)
+        changed = sorted(task for task in first.keys() | found.keys() if first.get(task) != found.get(task))
+        if changed:
+            raise errors.StaleWorld(
+                f"The code of {', '.join(changed)} was changed while it ran.",
+                hint="What was published was made by the code before; run again for the rest.",
+            )
 
     def _start(self) -> _Worker:
         child = ChildProcess(
@@ -153,13 +152,11 @@ class Workers:
         )
 
 
-def loaded_manifest(message: bytes | None, child: ChildProcess) -> Manifest:
-    """Return the manifest that a worker answered with, or raise what loading raised in it."""
-    if message is None:
-        raise errors.ConfigurationError(
-            f"The worker that loads the code {died_of(child.ended())} before it answered.",
-            hint="Import the pipeline's module by hand to see why.",
-        )
+def _fingerprints(manifest: Manifest) -> dict[str, str]:
+    return {task.id: task.fingerprint for task in manifest.tasks}
+
+
+def _loaded(message: bytes) -> Manifest:
     answer = msgspec.json.decode(message, type=FromWorker)
     _raise_if_failed(answer)
     assert isinstance(answer, Loaded)

@@ -8,7 +8,10 @@ from pathlib import Path
 
 
 class Occupied(Exception):  # it says what is the case, and never reaches a user
-    """Another process holds the lock. ``holder`` names it, as ``this_process`` does ("" if it did not yet)."""
+    """Another process holds the lock.
+
+    ``holder`` names it, as ``this_process`` does, or is "" if it did not say so yet.
+    """
 
     def __init__(self, holder: str) -> None:
         super().__init__(holder)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 1.0
-_STAT_START_TIME = 19  # field 22 of /proc/PID/stat, counted from behind the command's closing bracket
+_STAT_STATE, _STAT_START_TIME = 0, 19  # fields 3 and 22 of /proc/PID/stat, counted from behind the command
+_ENDED = (b"Z", b"X")  # such a process runs no more; it only waits for its parent to ask how it ended
 
 
 def end_with_parent(parent: int) -> None:
@@ -53,15 +54,17 @@ def is_dead(owner: str) -> bool:
     """Whether a process, named by ``this_process``, ran on this host and is certainly gone."""
     host, _, rest = owner.rpartition(":")[0].rpartition(":")
     pid, started = rest, owner.rpartition(":")[2]
-    if host != socket.gethostname() or not pid.isdigit():
+    if host != socket.gethostname() or not pid.isdecimal():
         return False
     return _started_at(int(pid)) != started
 
 
 def _started_at(pid: int) -> str:
-    """Return when a process started, in the system's own ticks ("" if there is none such)."""
+    """Return when a process started, in the system's own ticks ("" if there is none such, or it ended)."""
     with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[_STAT_START_TIME]
+        # Bytes: a command may be called anything, also what is no text.
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return "" if fields[_STAT_STATE] in _ENDED else fields[_STAT_START_TIME].decode()
     if sys.platform == "linux":
         return ""
     try:

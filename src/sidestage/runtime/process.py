@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sidestage.runtime.channel import connected_pair
 
-_STOP_SECONDS = 2.0
+_GONE_SECONDS = 2.0
 
 
 class ChildProcess:
@@ -30,6 +30,7 @@ class ChildProcess:
         directory: Path,
         environment: Mapping[str, str],
     ) -> None:
+        self._over = False
         self._connection, theirs = connected_pair()
         try:
             self._process = subprocess.Popen(
@@ -72,28 +73,17 @@ class ChildProcess:
         between, or its own exit status would be lost.
         """
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_STOP_SECONDS)
+            self._process.wait(_GONE_SECONDS)
         return self.end()
 
     def end(self) -> int:
         """Kill the child and all that it started, if still there; return how it ended, as subprocess does."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        if not self._over:  # once it is waited for, its number may become another process's
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._over = True
         self._connection.close()
         return self._process.wait()
-
-    def dismiss(self) -> None:
-        """Tell the child to end, by closing the channel; do not wait for it."""
-        self._connection.close()
-
-    def stop(self) -> None:
-        """Let the child end by itself by closing the channel; kill it if it does not within two seconds."""
-        self.dismiss()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_STOP_SECONDS)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
 
 
 def ready(children: Sequence[ChildProcess], timeout: float | None) -> list[ChildProcess]:

@@ -220,9 +220,10 @@ def _execute_all(raw: Any, statements: Sequence[str]) -> None:
 def _begin_immediate(connection: Connection) -> None:
     # A file on one host: whoever could know of a lazy transaction is gone with a power cut that loses it.
     level = "NORMAL" if connection.get_execution_options().get("lazily") else "FULL"
-    connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    raw: Any = connection.connection.driver_connection
+    _execute_all(raw, (f"PRAGMA synchronous = {level}", "BEGIN IMMEDIATE"))
 
 
 def _begin_deferred(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+    raw: Any = connection.connection.driver_connection
+    raw.execute("BEGIN")

@@ -2,12 +2,13 @@
 
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Update, and_, bindparam, exists, func, select, tuple_, update
+from sqlalchemy import Connection, and_, bindparam, exists, func, select, tuple_, update
 
 from sidestage.events import StepStarted
 from sidestage.store.dialect import DatabaseClock
+from sidestage.store.prepared import Prepared
 from sidestage.store.records import Claim
 from sidestage.store.sql_database import SqlPart
 from sidestage.store.sql_events import append
@@ -17,7 +18,7 @@ from sidestage.store.tables import attempt, run, step
 # What was running and is not done: ready again, for anybody.
 _LET_GO: dict[str, Any] = {"state": "ready", "owner": None, "due": None}
 
-_DUE = (
+_DUE = Prepared(
     update(step)
     .where(step.c.run == bindparam("of_run"), step.c.due <= DatabaseClock())
     .values(_LET_GO)
@@ -37,7 +38,7 @@ _NEXT = (
     .cte("next_steps")
 )
 
-_CLAIM = (
+_CLAIM = Prepared(
     update(step)
     .where(step.c.run == bindparam("of_run"), step.c.position.in_(select(_NEXT.c.position)))
     .values(
@@ -58,14 +59,14 @@ _EXTEND = (
     .values(due=DatabaseClock() + bindparam("lease"))
 )
 
-_ABANDON = (
+_ABANDON = Prepared(
     update(step)
     .where(_HELD, step.c.owner == bindparam("by_owner"))
     .values(_LET_GO)
     .returning(step.c.position, step.c.attempt)
 )
 
-_ABANDON_ALL = update(step).where(_HELD).values(_LET_GO).returning(step.c.position, step.c.attempt)
+_ABANDON_ALL = Prepared(update(step).where(_HELD).values(_LET_GO).returning(step.c.position, step.c.attempt))
 
 _OWNERS = select(step.c.owner).where(_HELD).distinct().order_by(step.c.owner)
 
@@ -83,8 +84,16 @@ _ATTEMPTS_ABANDONED = (
     .values(state="abandoned", ended_at=bindparam("now"))
 )
 
+_INSERT_ATTEMPT = Prepared(attempt.insert())
 
-_INSERT_ATTEMPT = attempt.insert()
+
+class _Taken(NamedTuple):
+    """What ``_CLAIM`` returns of a step."""
+
+    position: int
+    id: str
+    attempt: int
+    fence: int
 
 
 class SqlClaims(SqlPart):
@@ -125,14 +134,12 @@ def _claim(
     connection: Connection, run_id: int, owner: str, limit: int, lease: float, now: datetime
 ) -> tuple[Claim, ...]:
     _let_go(connection, _DUE, {"of_run": run_id}, now)
-    rows = connection.execute(
-        _CLAIM, {"of_run": run_id, "by_owner": owner, "at_most": limit, "lease": lease}
-    ).all()
-    if not rows:
+    values = {"of_run": run_id, "by_owner": owner, "at_most": limit, "lease": lease}
+    taken = [_Taken._make(row) for row in sorted(_CLAIM.rows(connection, values))]
+    if not taken:
         return ()
-    taken = sorted(rows, key=lambda row: int(row.position))
-    connection.execute(
-        _INSERT_ATTEMPT,
+    _INSERT_ATTEMPT.change(
+        connection,
         [
             {
                 "run": run_id,
@@ -149,11 +156,11 @@ def _claim(
     return tuple(Claim(run_id, row.id, owner, row.attempt, row.fence) for row in taken)
 
 
-def _let_go(connection: Connection, which: Update, values: dict[str, Any], now: datetime) -> int:
-    gone = connection.execute(which, values).all()
+def _let_go(connection: Connection, which: Prepared, values: dict[str, Any], now: datetime) -> int:
+    gone = which.rows(connection, values)
     for some in batches(gone):
         connection.execute(
             _ATTEMPTS_ABANDONED,
-            {"of_run": values["of_run"], "tries": [(r.position, r.attempt) for r in some], "now": now},
+            {"of_run": values["of_run"], "tries": some, "now": now},
         )
     return len(gone)

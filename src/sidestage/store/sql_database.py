@@ -40,6 +40,7 @@ class Database:
         self.place = parsed.render_as_string(hide_password=True)
         self._process = os.getpid()
         self._writer, self._reader = engines(parsed)
+        self._lazy_writer = self._writer.execution_options(lazily=True)
         # SQLite lets one transaction write at a time; threads queue here, processes at the file.
         self._turn: AbstractContextManager[object] = (
             threading.Lock() if self._writer.dialect.name == "sqlite" else nullcontext()
@@ -64,7 +65,7 @@ class Database:
         it to the next transaction to sync this one too, where a power cut that loses it also ends every
         process that could know of it.
         """
-        writer = self._writer.execution_options(lazily=lazily)
+        writer = self._lazy_writer if lazily else self._writer
         self._refuse_fork()
         for tries_left in reversed(range(_TRIES)):
             try:

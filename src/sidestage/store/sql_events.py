@@ -6,13 +6,13 @@ from functools import partial
 from sqlalchemy import Connection, bindparam, select
 
 from sidestage.events import Event
+from sidestage.store.prepared import Prepared
 from sidestage.store.records import EventEntry
 from sidestage.store.sql_database import SqlPart
 from sidestage.store.sql_rows import as_json
 from sidestage.store.tables import event as events_table
 
-# Statements are built once: their cache key is then computed once, too.
-_INSERT = events_table.insert()
+_INSERT = Prepared(events_table.insert())
 
 _AFTER = (
     select(events_table)
@@ -29,7 +29,7 @@ def append(connection: Connection, events: Iterable[tuple[int | None, Event]]) -
         for run, event in events
     ]
     if rows:
-        connection.execute(_INSERT, rows)
+        _INSERT.change(connection, rows)
 
 
 class SqlEvents(SqlPart):

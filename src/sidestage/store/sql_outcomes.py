@@ -42,12 +42,12 @@ class HeldStep(NamedTuple):
 
 
 class KnownVersion(NamedTuple):
-    """A version that is in the catalog."""
+    """A version that is in the catalog; ``is_gone`` says that its data was removed."""
 
     id: str
     dataset: str
     partition: str
-    data_gone_at: datetime | None
+    is_gone: bool
 
 
 @dataclass
@@ -127,7 +127,7 @@ def _publish(group: Group, step: HeldStep, outcome: Publication) -> Settled:
         )
     if message := _moved(group, step):
         return _stale(group, step, outcome, message)
-    group.known[made.id] = KnownVersion(made.id, made.dataset, made.partition, None)
+    group.known[made.id] = KnownVersion(made.id, made.dataset, made.partition, is_gone=False)
     group.rows.versions.append(version_row(made, step.run, step.task))
     _point(group, step, made.id)
     _done(group, step, outcome, "done", made.id, made.seconds)
@@ -144,7 +144,7 @@ def _reuse(group: Group, step: HeldStep, outcome: Reuse) -> Settled:
         return _refuse(
             group, step, outcome, "bug", f"{outcome.version} is no version of this step's partition."
         )
-    if known.data_gone_at is not None:
+    if known.is_gone:
         return _stale(group, step, outcome, f"The data of version {outcome.version} is gone.")
     if outcome.point:
         if message := _moved(group, step):

@@ -8,12 +8,13 @@ judgement: a row that no longer fits makes the whole transaction start again.
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
-from sqlalchemy import Connection, Executable, and_, bindparam, case, select, update
+from sqlalchemy import Connection, and_, bindparam, case, select, update
 
 from sidestage.store.dialect import DatabaseClock, insert_if_absent, locks_rows
+from sidestage.store.prepared import Prepared
 from sidestage.store.records import Outcome, Publication, Reuse, Settled
 from sidestage.store.sql_database import LostRaceError, SqlPart
 from sidestage.store.sql_events import append
@@ -31,7 +32,7 @@ from sidestage.store.tables import (
     version,
 )
 
-_STEPS = (
+_STEPS = Prepared(
     select(
         step.c.run,
         step.c.id,
@@ -60,7 +61,8 @@ _STEPS = (
     )
     .outerjoin(released, and_(released.c.environment == run.c.environment, released.c.task == step.c.task))
     .where(step.c.run == bindparam("of_run"), step.c.id.in_(bindparam("ids", expanding=True)))
-    .with_for_update(of=step)
+    .with_for_update(of=step),
+    listed="ids",
 )
 
 # So that no move can release other code, or point elsewhere, between looking and writing.
@@ -75,13 +77,14 @@ _HOLD_ENVIRONMENTS = (
     .with_for_update(read=True)
 )
 
-_KNOWN = (
-    select(version.c.id, version.c.dataset, version.c.partition, version.c.data_gone_at)
+_KNOWN = Prepared(
+    select(version.c.id, version.c.dataset, version.c.partition, version.c.data_gone_at.is_not(None))
     .where(version.c.id.in_(bindparam("ids", expanding=True)))
-    .with_for_update(read=True)
+    .with_for_update(read=True),
+    listed="ids",
 )
 
-_SET_POINTER = (
+_SET_POINTER = Prepared(
     update(pointer)
     .where(
         pointer.c.environment == bindparam("at_environment"),
@@ -99,7 +102,7 @@ _HELD = and_(
     step.c.fence == bindparam("at_fence"),
 )
 
-_END_STEP = (
+_END_STEP = Prepared(
     update(step)
     .where(_HELD)
     .values(
@@ -113,7 +116,7 @@ _END_STEP = (
     )
 )
 
-_RETRY_STEP = (
+_RETRY_STEP = Prepared(
     update(step)
     .where(_HELD)
     .values(
@@ -125,7 +128,7 @@ _RETRY_STEP = (
     )
 )
 
-_END_ATTEMPT = (
+_END_ATTEMPT = Prepared(
     update(attempt)
     .where(
         attempt.c.run == bindparam("of_run"),
@@ -142,7 +145,7 @@ _END_ATTEMPT = (
     )
 )
 
-_FREE_DEPENDENTS = (
+_FREE_DEPENDENTS = Prepared(
     update(step)
     .where(
         step.c.run == bindparam("of_run"),
@@ -159,8 +162,13 @@ _FREE_DEPENDENTS = (
 )
 
 
-_INSERT_VERSION = version.insert()
-_INSERT_LOG = pointer_log.insert()
+_INSERT_VERSION = Prepared(version.insert())
+_INSERT_LOG = Prepared(pointer_log.insert())
+
+
+@cache
+def _insert_pointer(dialect: str) -> Prepared:
+    return Prepared(insert_if_absent(dialect, pointer))
 
 
 class SqlSettle(SqlPart):
@@ -199,29 +207,29 @@ def _look(connection: Connection, outcomes: Sequence[Outcome], now: datetime) ->
         connection.execute(_HOLD_ENVIRONMENTS, {"runs": sorted(by_run)}).all()
     for run_id in sorted(by_run):
         for some in batches(sorted(by_run[run_id])):
-            for row in connection.execute(_STEPS, {"of_run": run_id, "ids": some}):
+            for row in _STEPS.rows(connection, {"of_run": run_id, "ids": some}):
                 group.hold(HeldStep._make(row))
     for some in batches(sorted(ids)):
-        for known in connection.execute(_KNOWN, {"ids": some}):
-            group.known[known.id] = KnownVersion._make(known)
+        for row in _KNOWN.rows(connection, {"ids": some}):
+            known = KnownVersion._make(row)
+            group.known[known.id] = known
     return group
 
 
 def _write(connection: Connection, rows: Rows) -> None:
-    dialect = connection.dialect.name
     _execute(connection, _INSERT_VERSION, rows.versions)
-    _execute(connection, insert_if_absent(dialect, pointer), rows.new_pointers)
+    _execute(connection, _insert_pointer(connection.dialect.name), rows.new_pointers)
     _execute(connection, _SET_POINTER, rows.moved_pointers)
     _execute(connection, _END_STEP, rows.ended_steps)
     _execute(connection, _RETRY_STEP, rows.retried_steps)
     _execute(connection, _END_ATTEMPT, rows.attempts)
     _execute(connection, _INSERT_LOG, rows.log)
     if rows.done:
-        connection.execute(_FREE_DEPENDENTS, rows.done)
+        _FREE_DEPENDENTS.change(connection, rows.done)
     append(connection, rows.events)
 
 
-def _execute(connection: Connection, statement: Executable, rows: Sequence[dict[str, Any]]) -> None:
+def _execute(connection: Connection, statement: Prepared, rows: Sequence[dict[str, Any]]) -> None:
     """Write rows, each of which must take effect: if one did not, another transaction was faster."""
-    if rows and connection.execute(statement, rows).rowcount != len(rows):
+    if rows and statement.change(connection, rows) != len(rows):
         raise LostRaceError

@@ -168,6 +168,7 @@ def test_what_does_not_decide_the_output_changes_nothing(codes, name, old, new):
         ("flow.py", "LIMIT = 15", "LIMIT = 15\nLIMIT += 1"),
         ("flow.py", 'OPTIONS["strict"] = True', 'OPTIONS["strict"] = False'),
         ("flow.py", 'OPTIONS["strict"] = True', "OPTIONS.update(strict=True)"),
+        ("flow.py", 'OPTIONS["strict"] = True', "OPTIONS['strict'] = True\nsorted(OPTIONS)"),
         ("flow.py", "def unrelated():", "Row.scale = 3\n\n\ndef unrelated():"),
         ("flow.py", "scale = 60", "scale = 3600"),
         ("flow.py", "digits=2", "digits=3"),
