@@ -7,16 +7,22 @@ from rich.table import Table
 
 from sidestage.cli.console import console
 from sidestage.cli.options import json_option, print_json, project_option, shared
-from sidestage.observe.status import RunStatus, Status, read_status
+from sidestage.observe.status import RunDetails, RunStatus, Status, read_run, read_status
 from sidestage.project.project import Project
+from sidestage.store.records import Run
 
 
 @click.command("status")
 @click.option("--runs", default=5, type=click.IntRange(1, 1000), help="How many runs to show.")
+@click.option("--run", "run_id", type=int, help="Show one run: what failed, what its checks warned of.")
 @shared(project_option, json_option)
-def command(runs: int, start: str, as_json: bool) -> int:
-    """Show environments and the newest runs."""
+def command(runs: int, run_id: int | None, start: str, as_json: bool) -> int:
+    """Show environments and the newest runs, or one run in detail."""
     with Project.open(start) as project:
+        if run_id is not None:
+            details = read_run(project.store, run_id, project.layout.logs)
+            print_json(details) if as_json else _show_details(details)
+            return 0
         status = read_status(project.store, runs=runs)
     if as_json:
         print_json(status)
@@ -41,17 +47,36 @@ def _show(status: Status) -> None:
         _show_run(out, entry)
 
 
+def _show_details(details: RunDetails) -> None:
+    out = console()
+    _show_head(out, details.run, details.steps)
+    for failed in details.failures:
+        out.print(f"[red]{escape(failed.step)}[/red] {failed.failure_class}, {failed.attempts} attempt(s)")
+        out.print(f"  {escape(failed.message)}", soft_wrap=True)
+        if failed.log:
+            out.print(f"  printed: {escape(failed.log)}", style="dim", soft_wrap=True)
+    for warned in details.warnings:
+        out.print(f"[yellow]{escape(warned.check)}[/yellow] warned on {warned.steps} step(s)", soft_wrap=True)
+        out.print(f"  first {escape(warned.first)}: {escape(warned.message)}", style="dim", soft_wrap=True)
+
+
 def _show_run(out: Console, entry: RunStatus) -> None:
     run = entry.run
+    _show_head(out, run, entry.steps)
+    if entry.first_failure:
+        out.print(f"  {escape(entry.first_failure)}", style="red", soft_wrap=True)
+        out.print(f"  all of it: sidestage status --run {run.id}", style="dim")
+    if run.state in ("failed", "cancelled") and run.environment == "production":
+        out.print(f"  next: sidestage run {run.pipeline} --resume", style="dim")
+
+
+def _show_head(out: Console, run: Run, steps: dict[str, int]) -> None:
     colour = {"done": "green", "running": "blue"}.get(run.state, "red")
-    steps = ", ".join(f"{count} {state}" for state, count in sorted(entry.steps.items()))
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(steps.items()))
     out.print(
         f"[{colour}]run {run.id} {run.state}[/{colour}] {run.pipeline} in {run.environment}, "
-        f"{run.created_at:%Y-%m-%d %H:%M} by {escape(run.by)}: {steps}"
+        f"{run.created_at:%Y-%m-%d %H:%M} by {escape(run.by)}: {counts}",
+        soft_wrap=True,
     )
     if run.reason:
         out.print(f"  why: {escape(run.reason)}", style="dim")
-    if entry.first_failure:
-        out.print(f"  {escape(entry.first_failure)}", style="red", soft_wrap=True)
-    if run.state in ("failed", "cancelled") and run.environment == "production":
-        out.print(f"  next: sidestage run {run.pipeline} --resume", style="dim")

@@ -19,7 +19,8 @@ the type. A column's hash leaves out its name and type, so that a column keeps i
 """
 
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -28,7 +29,7 @@ import pyarrow.compute as pc
 import pyarrow.types as kinds
 import xxhash
 
-from sidestage.data.value_hash import Hashes, hasher, logical_name, mixed, plain, seed, to_plain
+from sidestage.data.value_hash import Hasher, Hashes, hasher, logical_name, mixed, plain, seed, to_plain
 from sidestage.data.version import ColumnDigest, Digest
 
 ALGORITHM = "sidestage-rows-1"
@@ -90,30 +91,52 @@ class DigestBuilder:
         self._sums = (first & _FOLD, second & _FOLD)
 
 
+class _Kind(NamedTuple):
+    """What is known of all columns of one type. ``text`` is None if its values have no order."""
+
+    name: str
+    plain: pa.DataType
+    is_plain: bool
+    hashes: Hasher
+    text: Callable[[Any, pa.DataType], str] | None
+    is_time: bool
+    is_duration: bool
+
+
+@lru_cache(maxsize=1024)
+def _kind(physical: pa.DataType) -> _Kind:
+    target = plain(physical)
+    return _Kind(
+        name=logical_name(physical),
+        plain=target,
+        is_plain=target is physical,
+        hashes=hasher(target),
+        text=next((write for belongs, write in _TEXTS if belongs(target)), None),
+        is_time=kinds.is_temporal(target),
+        is_duration=kinds.is_duration(target),
+    )
+
+
 class _ColumnState:
     """What has been seen of one column."""
 
     def __init__(self, field: pa.Field) -> None:
         self.seed = seed(field.name)
         self._name = field.name
-        self._type = logical_name(field.type)
-        self._physical = field.type
-        self._plain = plain(field.type)
-        self._hashes = hasher(self._plain)
-        self._is_ordered = _is_ordered(self._plain)
-        self._is_time = kinds.is_temporal(self._plain)
+        self._kind = _kind(field.type)
         self._nulls = 0
         self._sum = 0
         self._extremes: tuple[Any, Any] | None = None
 
     def add(self, array: Any) -> Hashes:
-        if self._plain is not self._physical:
-            array = to_plain(array, self._plain)
-        hashes = self._hashes(array)
+        kind = self._kind
+        if not kind.is_plain:
+            array = to_plain(array, kind.plain)
+        hashes = kind.hashes(array)
         self._sum += int(np.add.reduce(hashes))
         nulls = array.null_count
         self._nulls += nulls
-        if self._is_ordered and nulls < len(array):
+        if kind.text is not None and nulls < len(array):
             self._widen(array)
         return hashes
 
@@ -121,19 +144,19 @@ class _ColumnState:
         low, high = self._extremes or (None, None)
         return ColumnDigest(
             name=self._name,
-            type=self._type,
+            type=self._kind.name,
             nulls=self._nulls,
             hash=f"{self._sum & _FOLD:016x}",
-            min=_text(low, self._plain),
-            max=_text(high, self._plain),
+            min=_text(low, self._kind),
+            max=_text(high, self._kind),
         )
 
     def _widen(self, array: Any) -> None:
-        if kinds.is_duration(self._plain):
+        if self._kind.is_duration:
             array = array.view(pa.int64())  # Arrow does not compare durations
         found = pc.min_max(array)
         low, high = found["min"], found["max"]
-        if self._is_time and hasattr(low, "value"):
+        if self._kind.is_time and hasattr(low, "value"):
             low, high = low.value, high.value
         else:
             low, high = low.as_py(), high.as_py()
@@ -144,15 +167,11 @@ class _ColumnState:
         self._extremes = (low, high)
 
 
-def _is_ordered(kind: pa.DataType) -> bool:
-    return any(belongs(kind) for belongs, _ in _TEXTS)
-
-
-def _text(value: Any, kind: pa.DataType) -> str | None:
+def _text(value: Any, kind: _Kind) -> str | None:
     """Return a minimum or maximum as text; None for one too long to keep."""
-    if value is None:
+    if value is None or kind.text is None:
         return None
-    text = next(write(value, kind) for belongs, write in _TEXTS if belongs(kind))
+    text = kind.text(value, kind.plain)
     return text if len(text) <= TEXT_LIMIT else None
 
 

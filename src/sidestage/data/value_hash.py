@@ -35,7 +35,10 @@ _STEP = np.uint64(0x9E3779B97F4A7C15)
 _LENGTH = np.uint64(0xD1342543DE82EF95)
 _FACTOR_1, _FACTOR_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _SHIFT_1, _SHIFT_2, _SHIFT_3 = np.uint64(30), np.uint64(27), np.uint64(31)
-_LAST_WORD = np.array([(1 << 8 * n) - 1 for n in (1, 2, 3, 4, 5, 6, 7, 8)], dtype=np.uint64)
+_WORD = 8
+_FIRST_BYTES = np.array([(1 << 8 * n) - 1 for n in range(_WORD + 1)], dtype=np.uint64)
+"""By a number of bytes: what leaves only so many of a word, counted from the beginning of the slice."""
+_LAST_WORD = _FIRST_BYTES[1:]
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _DECIMAL128_DIGITS = 38
 _MILLISECONDS_PER_DAY = 86_400_000
@@ -208,6 +211,8 @@ def _hash_slices(data: Any, starts: Integers, lengths: Integers) -> Hashes:
     padded[: len(data)] = np.frombuffer(data, np.uint8)
     padded[len(data) :] = 0
     at_any_byte = np.ndarray((len(data) + 1,), "<u8", buffer=padded, strides=(1,))
+    if lengths.max() <= _WORD:
+        return _hash_words(at_any_byte[starts], lengths)
     is_long = lengths > LONG
     counts = (lengths + 7) >> 3
     counts[is_long] = 0
@@ -221,6 +226,15 @@ def _hash_slices(data: Any, starts: Integers, lengths: Integers) -> Hashes:
         start = int(starts[row])
         hashes[row] = xxhash.xxh3_64_intdigest(padded[start : start + int(lengths[row])].data)
     return hashes
+
+
+def _hash_words(words: Hashes, lengths: Integers) -> Hashes:
+    """Hash slices that each fit into one word, as ``_hash_slices`` does; spoils ``words``."""
+    words &= _FIRST_BYTES[lengths]
+    words += _STEP
+    mixed(words)[lengths == 0] = 0
+    words += (lengths + 1).view(np.uint64) * _LENGTH
+    return mixed(words)
 
 
 def _hash_sequences(items: Hashes, place: Integers, ends: Integers, lengths: Integers) -> Hashes:

@@ -1,12 +1,16 @@
 """The state of a project in a few values."""
 
+from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 
 from sidestage.data.version import Version
+from sidestage.errors import NotFound
+from sidestage.runtime.logs import attempt_log
 from sidestage.store.contract import PointerKey, Store
-from sidestage.store.records import Environment, Run
+from sidestage.store.records import Attempt, Environment, Run, Step
 
 
 class DatasetStatus(msgspec.Struct, frozen=True):
@@ -27,6 +31,37 @@ class RunStatus(msgspec.Struct, frozen=True):
     run: Run
     steps: dict[str, int]
     first_failure: str
+
+
+class FailedStep(msgspec.Struct, frozen=True):
+    """A step that failed: how often it was tried, how its last attempt ended, where its output was kept.
+
+    ``log`` is the path of what the last attempt printed, "" if it printed nothing.
+    """
+
+    step: str
+    attempts: int
+    failure_class: str
+    message: str
+    log: str
+
+
+class Warned(msgspec.Struct, frozen=True):
+    """A check that did not block and did not pass: on how many steps, and on which first."""
+
+    check: str
+    steps: int
+    first: str
+    message: str
+
+
+class RunDetails(msgspec.Struct, frozen=True):
+    """One run: its failed steps, and what its checks warned of."""
+
+    run: Run
+    steps: dict[str, int]
+    failures: tuple[FailedStep, ...]
+    warnings: tuple[Warned, ...]
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -57,6 +92,43 @@ def _run_status(store: Store, run: Run) -> RunStatus:
         if step.state == "failed" and not failure:
             failure = f"{step.id}: {step.message}"
     return RunStatus(run=run, steps=counts, first_failure=failure)
+
+
+def read_run(store: Store, run_id: int, logs: Path) -> RunDetails:
+    """Return what happened in a run. Raises NotFound."""
+    run = store.run(run_id)
+    if run is None:
+        raise NotFound(f"There is no run {run_id}.", hint="See: sidestage status")
+    steps = store.steps(run_id)
+    return RunDetails(
+        run=msgspec.structs.replace(run, plan=""),
+        steps=dict(Counter(step.state for step in steps)),
+        failures=tuple(_failed(step, logs) for step in steps if step.state == "failed"),
+        warnings=_warnings(store.attempts(run_id)),
+    )
+
+
+def _failed(step: Step, logs: Path) -> FailedStep:
+    log = attempt_log(logs, step.run, step.id, step.attempt)
+    return FailedStep(
+        step=step.id,
+        attempts=step.attempt,
+        failure_class=step.failure_class or "",
+        message=step.message or "",
+        log=str(log) if log.exists() else "",
+    )
+
+
+def _warnings(attempts: tuple[Attempt, ...]) -> tuple[Warned, ...]:
+    found: dict[str, list[tuple[str, str]]] = {}
+    for attempt in attempts:
+        for finding in attempt.findings:
+            if not finding.passed and not finding.blocking and attempt.state == "done":
+                found.setdefault(finding.check, []).append((attempt.step, finding.message))
+    return tuple(
+        Warned(check=check, steps=len(where), first=where[0][0], message=where[0][1])
+        for check, where in found.items()
+    )
 
 
 def dataset_status(

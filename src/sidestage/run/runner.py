@@ -27,6 +27,7 @@ from sidestage.plan.plan import Plan, PlannedStep, StepInput
 from sidestage.run import outcome
 from sidestage.run.messages import Execute, Failed, InputFiles
 from sidestage.run.workers import Answered, WorkerDied, Workers
+from sidestage.runtime.logs import attempt_log
 from sidestage.store.contract import Store
 from sidestage.store.records import Claim, Failure, Outcome, Publication, Reuse, RunState
 
@@ -190,7 +191,7 @@ class Runner:
             path = self._lake.path(self._versions[entry.version].stored)
             files.setdefault(entry.parameter, []).append(str(path))
         milliseconds = int(self._clock.now().timestamp() * 1000)
-        log = self._logs / f"run-{claim.run}" / f"{_file_safe(claim.step)}.{claim.attempt}.log"
+        log = attempt_log(self._logs, claim.run, claim.step, claim.attempt)
         return Execute(
             step=claim.step,
             task=step.task,
@@ -309,7 +310,3 @@ def _lineage(inputs: tuple[StepInput, ...]) -> tuple[InputVersion, ...]:
         for entry in inputs
         if entry.version is not None
     )
-
-
-def _file_safe(step: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-._@" else "_" for letter in step)[:150]
