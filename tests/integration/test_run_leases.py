@@ -69,7 +69,13 @@ def test_a_run_of_another_host_that_holds_its_lease_is_left_alone(project):
 def test_a_process_that_slept_through_its_leases_publishes_every_step_once(project, monkeypatch):
     """Its first attempt is fenced, and must not be taken for the second one, which runs at the same time."""
     monkeypatch.setattr(runner, "LEASE_SECONDS", 0.4)
-    monkeypatch.setattr(runner.Runner, "_keep_leases", lambda *_: None)
+    keep_leases = runner.Runner._keep_leases
+
+    def sleep_first(self, run_id):
+        if len(project.store.attempts(run_id, "small.make@slow")) > 1:
+            keep_leases(self, run_id)
+
+    monkeypatch.setattr(runner.Runner, "_keep_leases", sleep_first)
     summary = project.run(Selection("small"))
     assert (summary.state, summary.published) == ("done", 21)
     attempts = project.store.attempts(summary.run, "small.make@slow")

@@ -42,8 +42,7 @@ def command(
 ) -> int:
     """Show what would run, and why. Runs nothing."""
     with Project.open(start) as project:
-        chosen = pipeline or project.only_pipeline()
-        selection = Selection(chosen, partitions, tasks, recompute)
+        selection = Selection(pipeline, partitions, tasks, recompute)
         if code is None:
             plan = project.plan(selection)
         else:

@@ -50,12 +50,15 @@ def command(
         RunProgress(console(stderr=True), quiet=as_json) as progress,
         Project.open(start, listener=progress, by=by) as project,
     ):
-        name = pipeline or project.only_pipeline()
-        selection = Selection(name, partitions, tasks, recompute)
+        selection = Selection(pipeline, partitions, tasks, recompute)
         summary = (
-            project.resume(name, workers=workers)
+            project.resume(pipeline, workers=workers)
             if resume
             else project.run(selection, workers=workers, reason=reason)
         )
-    again = (f"sidestage run {name} --resume",) if summary and summary.state != "done" else ()
+    again = (
+        (" ".join(filter(None, ("sidestage run", pipeline, "--resume"))),)
+        if summary and summary.state != "done"
+        else ()
+    )
     return tell(summary, as_json=as_json, next_steps=again)

@@ -50,8 +50,7 @@ def command(
         RunProgress(console(stderr=True), quiet=as_json) as progress,
         Project.open(start, listener=progress, by=by) as project,
     ):
-        chosen = pipeline or project.only_pipeline()
-        selection = Selection(chosen, partitions, tasks, recompute)
+        selection = Selection(pipeline, partitions, tasks, recompute)
         summary = project.stage(selection, code, candidate, workers=workers, reason=reason)
-    done = summary is None or summary.state == "done"
+    done = summary.state == "done"
     return tell(summary, as_json=as_json, next_steps=(f"sidestage compare {candidate}",) if done else ())

@@ -7,6 +7,7 @@ which they are put forward 24 hours long, and the repeated hour equal to the fir
 
 import re
 from datetime import UTC, date, datetime, time, timedelta, timezone
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from sidestage.data.partition import quoted
@@ -90,6 +91,7 @@ def reached(wall: datetime, zone: ZoneInfo) -> datetime:
     return wall.replace(tzinfo=timezone(offset))
 
 
+@lru_cache(maxsize=8192)
 def day_start(day: date, zone: ZoneInfo) -> datetime:
     """Return the first moment of a local date; that of the next date, if clocks skipped the whole day."""
     return reached(datetime.combine(day, _MIDNIGHT), zone)

@@ -100,7 +100,7 @@ def hasher(kind: pa.DataType) -> Hasher:
             return np.full(len(array), NULL)
         hashes = valid(array if target is kind else to_plain(array, target))
         if nulls:
-            hashes[array.is_null().to_numpy(zero_copy_only=False)] = NULL
+            hashes[_is_null(array)] = NULL
         return hashes
 
     return hashed
@@ -155,6 +155,16 @@ def _raw(array: Any, dtype: np.dtype[Any], words: int = 1) -> NDArray[Any]:
         return np.empty(0, dtype)
     start = array.offset * words * dtype.itemsize
     return np.frombuffer(array.buffers()[1], dtype, count, start)
+
+
+# Arrow's own to_numpy() would import pandas, which takes longer than most tasks.
+def _is_null(array: Any) -> NDArray[Any]:
+    return _raw(array.is_null().cast(pa.uint8()), np.dtype(np.bool_))
+
+
+def _whole(array: Any) -> Integers:
+    """Return a copy of signed integers of any width."""
+    return _raw(array, np.dtype(f"<i{array.type.bit_width // 8}")).astype(np.int64)
 
 
 def _hash_integers(values: NDArray[Any]) -> Hashes:
@@ -281,11 +291,11 @@ def _list_bounds(array: Any, kind: pa.DataType) -> tuple[Integers, Integers]:
     if kinds.is_fixed_size_list(kind):
         lengths = np.full(len(array), kind.list_size)
         return (np.arange(len(array)) + array.offset) * kind.list_size, lengths
-    offsets = array.offsets.to_numpy().astype(np.int64)
+    offsets = _whole(array.offsets)
     if not (kinds.is_list_view(kind) or kinds.is_large_list_view(kind)):
         return offsets[:-1], np.diff(offsets)
-    lengths = array.sizes.to_numpy().astype(np.int64)
-    lengths[array.is_null().to_numpy(zero_copy_only=False)] = 0
+    lengths = _whole(array.sizes)
+    lengths[_is_null(array)] = 0
     return offsets, lengths
 
 

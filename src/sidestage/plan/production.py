@@ -4,7 +4,7 @@ from sidestage.data.partition import Partition
 from sidestage.pipeline.manifest import TaskSpec
 from sidestage.plan.inputs import made_here, resolve_inputs, same_inputs, step_id
 from sidestage.plan.plan import Blocked, Plan, PlannedStep, Reason, StepInput, Unreleased
-from sidestage.plan.select import PartitionChoice, selected_tasks
+from sidestage.plan.select import PartitionChoice, selected_pipeline, selected_tasks
 from sidestage.plan.world import Selection, World
 
 
@@ -37,7 +37,7 @@ def plan_production(world: World, selection: Selection) -> Plan:
                 continue
             planned[task.writes, partition.key] = _step(world, task, partition, inputs, reason)
     return Plan(
-        pipeline=selection.pipeline,
+        pipeline=selected_pipeline(world.manifest, selection),
         environment=world.environment,
         base=None,
         code_name=world.code_name,

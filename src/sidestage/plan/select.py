@@ -9,15 +9,27 @@ from sidestage.pipeline.manifest import Manifest, TaskSpec
 from sidestage.plan.world import Selection
 
 
+def selected_pipeline(manifest: Manifest, selection: Selection) -> str:
+    """Return the name of the pipeline that is asked for, or of the only one. Raises NotFound."""
+    if selection.pipeline is not None:
+        return manifest.pipeline(selection.pipeline).name
+    names = [pipeline.name for pipeline in manifest.pipelines]
+    if len(names) != 1:
+        raise NotFound(
+            f"This project declares {len(names)} pipelines.", hint=f"Name one: {', '.join(names)}."
+        )
+    return names[0]
+
+
 def selected_tasks(manifest: Manifest, selection: Selection) -> tuple[TaskSpec, ...]:
     """Return the tasks that are asked for, inputs first. Raises NotFound."""
-    manifest.pipeline(selection.pipeline)
-    of_pipeline = [task for task in manifest.tasks if task.pipeline == selection.pipeline]
+    pipeline = selected_pipeline(manifest, selection)
+    of_pipeline = [task for task in manifest.tasks if task.pipeline == pipeline]
     names = {task.name for task in of_pipeline}
     for name in selection.tasks:
         if name not in names:
             raise NotFound(
-                f"The pipeline {selection.pipeline!r} has no task {name!r}.",
+                f"The pipeline {pipeline!r} has no task {name!r}.",
                 hint=f"Its tasks are: {', '.join(sorted(names))}.",
             )
     return tuple(task for task in of_pipeline if not selection.tasks or task.name in selection.tasks)

@@ -33,11 +33,12 @@ class World(msgspec.Struct, frozen=True):
 class Selection(msgspec.Struct, frozen=True):
     """Which part of a pipeline is asked for.
 
-    ``partitions`` is an expression such as ``2013-01-01:2013-01-31`` (None: everything that is closed);
-    ``tasks`` names tasks of the pipeline (empty: all); ``recompute`` asks for what is up to date, too.
+    ``pipeline`` may be left out where a project declares only one; ``partitions`` is an expression such as
+    ``2013-01-01:2013-01-31`` (None: everything that is closed); ``tasks`` names tasks of the pipeline (empty:
+    all); ``recompute`` asks for what is up to date, too.
     """
 
-    pipeline: str
+    pipeline: str | None = None
     partitions: str | None = None
     tasks: tuple[str, ...] = ()
     recompute: bool = False

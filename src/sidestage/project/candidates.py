@@ -41,25 +41,17 @@ class Candidates:
 
     def gates(self, candidate: Environment, manifest: Manifest, plan: Plan) -> tuple[Gate, ...]:
         """Return the state of every gate of a candidate; ``plan`` is what is left to be staged."""
-        newest = self._store.comparisons(candidate.name, limit=1)
-        return gates(
-            Evidence(
-                environment=candidate,
-                plan=plan,
-                run=self.newest_run(candidate),
-                comparison=newest[0] if newest else None,
-                found=self.differences(candidate, manifest),
-            )
-        )
+        return self._gates(candidate, plan, self.differences(candidate, manifest))
 
     def promote(self, candidate: Environment, manifest: Manifest, plan: Plan, reason: str) -> Move:
         """Make a candidate's versions its base's, if every gate is open. Raises GateClosed, StaleWorld."""
-        require_open(self.gates(candidate, manifest, plan), candidate.name)
+        found = self.differences(candidate, manifest)
+        require_open(self._gates(candidate, plan, found), candidate.name)
         base = self.base(candidate)
         move = promotion(
             candidate,
             base,
-            self.differences(candidate, manifest),
+            found,
             plan.code,
             self._store.released(base.name),
             by=self.by,
@@ -91,6 +83,18 @@ class Candidates:
             self._store.pointers(candidate.name),
             self._store.pointers(candidate.base or PRODUCTION),
             manifest.writer_of.keys(),
+        )
+
+    def _gates(self, candidate: Environment, plan: Plan, found: tuple[Difference, ...]) -> tuple[Gate, ...]:
+        newest = self._store.comparisons(candidate.name, limit=1)
+        return gates(
+            Evidence(
+                environment=candidate,
+                plan=plan,
+                run=self.newest_run(candidate),
+                comparison=newest[0] if newest else None,
+                found=found,
+            )
         )
 
     def base(self, candidate: Environment) -> Environment:

@@ -91,7 +91,7 @@ class Execution(msgspec.Struct, frozen=True):
 
     @contextmanager
     def alone(self, pipeline: str, environment: str) -> Iterator[None]:
-        """Be the only one who plans and runs a pipeline in an environment. Raises StoreError if another is."""
+        """Be the only one who plans and runs a pipeline in an environment. Raises StoreError if not."""
         try:
             with alone(self.layout.locks / f"{environment}.{pipeline}.lock", this_process()):
                 yield

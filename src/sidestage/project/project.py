@@ -6,21 +6,22 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import msgspec
-
 from sidestage.clock import Clock, SystemClock
 from sidestage.data.lake import Lake
-from sidestage.errors import GateClosed, NotFound
+from sidestage.errors import NotFound
 from sidestage.events import Event, Listener, PointersMoved
 from sidestage.pipeline.manifest import Manifest
 from sidestage.pipeline.projectfile import find_root, read_project_file
 from sidestage.plan.plan import Plan
 from sidestage.plan.production import plan_production
+from sidestage.plan.select import selected_pipeline
 from sidestage.plan.staging import plan_staging
 from sidestage.plan.world import Selection, World
 from sidestage.project.candidates import Candidates, new_environment
 from sidestage.project.execution import Execution
 from sidestage.project.layout import Layout
+from sidestage.project.manifests import Manifests
+from sidestage.project.production import ensure_production, release_first_code, require_released
 from sidestage.project.worlds import PRODUCTION, read_world
 from sidestage.recovery.cleanup import Cleanup, Spared, clear_scratch, collect_garbage, find_garbage
 from sidestage.release.code import lay_out, name_of_working_tree
@@ -28,7 +29,7 @@ from sidestage.release.gate import Gate
 from sidestage.run.runner import RunSummary
 from sidestage.run.workers import Workers
 from sidestage.store.contract import Store
-from sidestage.store.records import CodeChange, Environment, Move, NewMove, PointerChange, Run
+from sidestage.store.records import Environment, Move, NewMove, PointerChange, Run
 from sidestage.store.sql import open_store
 
 if TYPE_CHECKING:
@@ -98,32 +99,34 @@ class Project:
         """
         with self._workers(workers, self.layout.root) as crew:
             manifest = crew.load()
-            manifest.pipeline(selection.pipeline)
-            self._ensure_production()
-            with self._execution.alone(selection.pipeline, PRODUCTION):
+            pipeline = selected_pipeline(manifest, selection)
+            ensure_production(self.store, self.clock)
+            with self._execution.alone(pipeline, PRODUCTION):
                 plan = plan_production(self._world(manifest, None), selection)
-                _require_released(plan)
-                summary = None
-                if plan.steps:
-                    summary = self._execute(plan, manifest, crew, reason)
-                if selection.partitions is None and not selection.tasks and not plan.blocked:
-                    self._open_curtain(plan, summary)
+                require_released(plan)
+                summary = self._execute(plan, manifest, crew, reason) if plan.steps else None
+                complete = selection.partitions is None and not selection.tasks and not plan.blocked
+                if complete and (summary is None or summary.state == "done"):
+                    release_first_code(self.store, self.clock, plan, self.by)
             return summary
 
-    def resume(self, pipeline: str, *, workers: int | None = None) -> RunSummary:
+    def resume(self, pipeline: str | None = None, *, workers: int | None = None) -> RunSummary:
         """Finish the newest run of a pipeline in production that failed or was interrupted."""
         with self._workers(workers, self.layout.root) as crew:
             manifest = crew.load()
-            manifest.pipeline(pipeline)
-            with self._execution.alone(pipeline, PRODUCTION):
-                run = self._unfinished(pipeline)
+            chosen = selected_pipeline(manifest, Selection(pipeline))
+            with self._execution.alone(chosen, PRODUCTION):
+                run = self._unfinished(chosen)
                 plan = self._execution.reopen(run, manifest)
                 return self._execution.execute(run.id, plan, manifest, crew)
 
     def stage(
         self, selection: Selection, code: str, name: str, *, workers: int | None = None, reason: str = ""
-    ) -> RunSummary | None:
-        """Run a candidate's code on production's inputs in an environment of its own; None: nothing to do.
+    ) -> RunSummary:
+        """Run a candidate's code on production's inputs in an environment of its own.
+
+        Where nothing differs from production the run has no steps, but is recorded: it is the evidence that
+        the gates ask for.
 
         Raises NotFound if production has nothing yet, or there is no such code.
         """
@@ -135,9 +138,9 @@ class Project:
         candidate = new_environment(name, laid_out.name, self.clock.now())
         with self._workers(workers, Path(laid_out.root)) as crew:
             manifest = crew.load()
-            manifest.pipeline(selection.pipeline)
-            with self._execution.alone(selection.pipeline, name):
-                self._keep_manifest(laid_out.name, manifest)
+            pipeline = selected_pipeline(manifest, selection)
+            with self._execution.alone(pipeline, name):
+                self._manifests.keep(laid_out.name, manifest)
                 self.store.save_environment(candidate)
                 plan = plan_staging(self._world(manifest, candidate), selection)
                 self._withdraw(plan)
@@ -148,20 +151,20 @@ class Project:
         # DuckDB and the report's templates take longer to load than most verbs take as a whole.
         from sidestage.project.comparing import compare_candidate  # noqa: PLC0415
 
-        manifest = self._kept_manifest(self._candidates.environment(name))
+        manifest = self._manifests.of(self._candidates.environment(name))
         return compare_candidate(self.store, self.layout, self.clock, self._candidates, name, manifest)
 
     def gates(self, pipeline: str, name: str) -> tuple[Gate, ...]:
         """Return the state of every gate between a candidate and production."""
         candidate = self._candidates.environment(name)
-        manifest = self._kept_manifest(candidate)
+        manifest = self._manifests.of(candidate)
         plan = plan_staging(self._world(manifest, candidate), Selection(pipeline))
         return self._candidates.gates(candidate, manifest, plan)
 
     def promote(self, pipeline: str, name: str, *, reason: str = "") -> Move:
         """Make what a candidate staged production's. Raises GateClosed and StaleWorld."""
         candidate = self._candidates.environment(name)
-        manifest = self._kept_manifest(candidate)
+        manifest = self._manifests.of(candidate)
         plan = plan_staging(self._world(manifest, candidate), Selection(pipeline))
         return self._moved(self._candidates.promote(candidate, manifest, plan, reason))
 
@@ -186,19 +189,13 @@ class Project:
             raise NotFound(f"The candidate {name!r} was never staged.", hint=f"sidestage stage --name {name}")
         return run.pipeline
 
-    def only_pipeline(self) -> str:
-        """Return the name of the project's pipeline. Raises NotFound if it declares several."""
-        with self._workers(1, self.layout.root) as workers:
-            names = [pipeline.name for pipeline in workers.load().pipelines]
-        if len(names) != 1:
-            raise NotFound(
-                f"This project declares {len(names)} pipelines.", hint=f"Name one: {', '.join(names)}."
-            )
-        return names[0]
-
     @property
     def _execution(self) -> Execution:
         return Execution(self.store, self.layout, self.clock, self.listener, self.by)
+
+    @property
+    def _manifests(self) -> Manifests:
+        return Manifests(self.layout.releases / "manifests")
 
     @property
     def _candidates(self) -> Candidates:
@@ -215,25 +212,6 @@ class Project:
     def _execute(self, plan: Plan, manifest: Manifest, crew: Workers, reason: str) -> RunSummary:
         run_id = self._execution.begin(plan, reason)
         return self._execution.execute(run_id, plan, manifest, crew)
-
-    def _ensure_production(self) -> None:
-        if self.store.environment(PRODUCTION) is None:
-            now = self.clock.now()
-            self.store.save_environment(Environment(PRODUCTION, None, "", "open", now))
-
-    def _open_curtain(self, plan: Plan, summary: RunSummary | None) -> None:
-        """Give production its code with its first complete run; from then on only promotion changes it."""
-        if summary is not None and summary.state != "done":
-            return
-        released = self.store.released(PRODUCTION)
-        first = tuple(
-            CodeChange(task, None, code) for task, code in plan.code.items() if task not in released
-        )
-        if first:
-            move = NewMove(
-                "promote", PRODUCTION, self.by, "first complete run", "", (), first, plan.code_name
-            )
-            self.store.move(move, self.clock.now())
 
     def _withdraw(self, plan: Plan) -> None:
         if plan.withdrawals:
@@ -255,40 +233,9 @@ class Project:
             f"The newest run of {pipeline!r} is done, or there is none.", hint="See: sidestage status"
         )
 
-    def _keep_manifest(self, code: str, manifest: Manifest) -> None:
-        path = self._manifest_path(code)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        unfinished.write_bytes(msgspec.json.encode(manifest))
-        unfinished.replace(path)
-
-    def _kept_manifest(self, candidate: Environment) -> Manifest:
-        path = self._manifest_path(candidate.code)
-        if not path.exists():
-            raise NotFound(
-                f"What the code {candidate.code} declares is not known any more.",
-                hint=f"Stage it again: sidestage stage --name {candidate.name}",
-            )
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
-
-    def _manifest_path(self, code: str) -> Path:
-        return self.layout.releases / "manifests" / f"{code.replace(':', '-')}.json"
-
     def _moved(self, move: Move) -> Move:
         self.listener(PointersMoved(move.at, str(move.id), move.environment, move.kind, move.pointers))
         return move
-
-
-def _require_released(plan: Plan) -> None:
-    """Refuse to run code in production that was never promoted."""
-    changed = {entry.task: entry.location for entry in plan.unreleased}
-    needed = [task for task in changed if any(step.task == task for step in plan.steps)]
-    if needed:
-        listed = ", ".join(f"{task} ({changed[task]})" for task in needed)
-        raise GateClosed(
-            f"Production was given other code than is here for: {listed}.",
-            hint=f"Rehearse it: sidestage stage {plan.pipeline} --code . ; then compare and promote.",
-        )
 
 
 def _person() -> str:

@@ -63,11 +63,15 @@ class Workbench:
     def _write(self, task: Task, request: Execute, partition: Partition, watch: "_Stopwatch") -> Stored:
         annotations, returns = task.annotations()
         files = {entry.parameter: [Path(file) for file in entry.files] for entry in request.inputs}
+        inputs = (
+            []
+            if task.function is None
+            else [read_input(annotations[name], files[name]) for name in task.reads]
+        )
         with watch:
             if task.function is None:
                 output: Any = run_query(self._connection, task.query or "", partition, files)
             else:
-                inputs = [read_input(annotations[name], files[name]) for name in task.reads]
                 output = task.function(partition, *inputs)
             schema, batches = to_batches(output, returns)
         # A generator that was left half-way must still get to its finally blocks.

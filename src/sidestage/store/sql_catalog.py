@@ -141,7 +141,7 @@ def _pointers(
 
 
 def _pointer_rows(connection: Connection, query: Select[Any]) -> Iterator[tuple[PointerKey, str]]:
-    for dataset, partition, shown in connection.execute(query):
+    for dataset, partition, shown in connection.execute(query).all():
         yield (dataset, partition), shown
 
 
@@ -167,7 +167,8 @@ def _shown(environment: str, datasets: list[str] | None, as_of: datetime | None)
 def _versions(connection: Connection, ids: tuple[str, ...]) -> dict[str, Version]:
     found: dict[str, Version] = {}
     for some in batches(dict.fromkeys(ids)):
-        found.update((row.id, version_of(row)) for row in connection.execute(_VERSIONS, {"ids": some}))
+        rows = connection.execute(_VERSIONS, {"ids": some}).all()
+        found.update((made.id, made) for made in map(version_of, rows))
     return found
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -12,6 +12,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from sidestage.errors import NotFound, StaleWorld, StoreError
 from sidestage.events import PointersMoved
 from sidestage.store.dialect import insert_if_absent
+from sidestage.store.prepared import Prepared
 from sidestage.store.records import Move, NewMove, PointerChange, PointerEntry
 from sidestage.store.sql_database import LostRaceError, SqlPart
 from sidestage.store.sql_events import append
@@ -27,6 +28,16 @@ _CHANGES = (
     .where(pointer_log.c.move == bindparam("of_move"))
     .order_by(pointer_log.c.id)
 )
+
+# So that nobody removes the data of what is about to be shown.
+_HOLD_VERSIONS = Prepared(
+    select(version.c.id, version.c.dataset, version.c.partition, version.c.data_gone_at.is_not(None))
+    .where(version.c.id.in_(bindparam("ids", expanding=True)))
+    .with_for_update(read=True),
+    listed="ids",
+)
+
+_INSERT_LOG = Prepared(pointer_log.insert())
 
 
 class _Change(NamedTuple):
@@ -48,6 +59,24 @@ class _Pointers(NamedTuple):
         """Match the row that the parameters ``at_environment`` and ``at_<key>`` name."""
         keys = (self.table.c[name] == bindparam(f"at_{name}") for name in self.keys)
         return and_(self.table.c.environment == bindparam("at_environment"), *keys)
+
+
+class _Swaps(NamedTuple):
+    """Statements that each make one row of a table of pointers show what it shall, if it shows the old."""
+
+    create: Prepared
+    change: Prepared
+    remove: Prepared
+
+
+@cache
+def _swaps(kind: _Pointers, dialect: str) -> _Swaps:
+    fits = and_(kind.row_is(), kind.table.c[kind.shows] == bindparam("old"))
+    return _Swaps(
+        create=Prepared(insert_if_absent(dialect, kind.table)),
+        change=Prepared(update(kind.table).where(fits).values({kind.shows: bindparam("new")})),
+        remove=Prepared(delete(kind.table).where(fits)),
+    )
 
 
 _DATA = _Pointers(pointer, ("dataset", "partition"), "version")
@@ -168,22 +197,21 @@ def _mark_undone(connection: Connection, new: NewMove, move_id: int) -> None:
 def _require_data(connection: Connection, changes: Sequence[PointerChange]) -> None:
     """Hold the versions that are to be shown, and refuse those that are not what they are said to be."""
     wanted = {change.new: (change.dataset, change.partition) for change in changes if change.new is not None}
-    rows: dict[str, Any] = {}
+    rows: dict[str, tuple[Any, ...]] = {}
     for some in batches(sorted(wanted)):
-        query = select(version.c.id, version.c.dataset, version.c.partition, version.c.data_gone_at)
-        held = connection.execute(query.where(version.c.id.in_(some)).with_for_update(read=True))
-        rows.update((row.id, row) for row in held)
+        rows.update((row[0], row) for row in _HOLD_VERSIONS.rows(connection, {"ids": some}))
     for change in changes:
         if change.new is None:
             continue
         row = rows.get(change.new)
         if row is None:
             raise NotFound(f"There is no version {change.new}, which {_name(change)} was to show.")
-        if (row.dataset, row.partition) != (change.dataset, change.partition):
+        _, dataset, partition, is_gone = row
+        if (dataset, partition) != (change.dataset, change.partition):
             raise StoreError(
-                f"Version {change.new} is one of {row.dataset} [{row.partition}], not of {_name(change)}."
+                f"Version {change.new} is one of {dataset} [{partition}], not of {_name(change)}."
             )
-        if row.data_gone_at is not None:
+        if is_gone:
             raise StaleWorld(
                 f"The data of version {change.new} of {_name(change)} is gone.",
                 hint="It was removed because nothing showed it; nothing was changed.",
@@ -222,17 +250,14 @@ def _swap(connection: Connection, kind: _Pointers, environment: str, changes: Se
     changed = [change for change in changes if change.old is not None and change.new is not None]
     removed = [change for change in changes if change.old is not None and change.new is None]
     absent = [change for change in changes if change.old is None and change.new is None]
-    shows_old = kind.table.c[kind.shows] == bindparam("old")
+    swaps = _swaps(kind, connection.dialect.name)
     swapped = 0
     if created:
-        insert = insert_if_absent(connection.dialect.name, kind.table)
-        swapped += connection.execute(insert, [_row(kind, environment, each) for each in created]).rowcount
+        swapped += swaps.create.change(connection, [_row(kind, environment, each) for each in created])
     if changed:
-        change = update(kind.table).where(kind.row_is(), shows_old).values({kind.shows: bindparam("new")})
-        swapped += connection.execute(change, _parameters(kind, environment, changed)).rowcount
+        swapped += swaps.change.change(connection, _parameters(kind, environment, changed))
     if removed:
-        remove = delete(kind.table).where(kind.row_is(), shows_old)
-        swapped += connection.execute(remove, _parameters(kind, environment, removed)).rowcount
+        swapped += swaps.remove.change(connection, _parameters(kind, environment, removed))
     return swapped == len(changes) - len(absent) and not _shown(connection, kind, environment, absent)
 
 
@@ -307,7 +332,7 @@ def _log(connection: Connection, made: Move) -> None:
         for change in made.changes
     ]
     if lines:
-        connection.execute(pointer_log.insert(), lines)
+        _INSERT_LOG.change(connection, lines)
 
 
 def _details(connection: Connection, move_id: int) -> Move:

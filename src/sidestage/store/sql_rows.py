@@ -5,7 +5,7 @@ one shape. A later field is appended with a default, which older rows then take.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, starmap
 from typing import Any, TypeVar
 
 import msgspec
@@ -21,23 +21,7 @@ AT_ONCE = 500
 """How many values go into one IN list: well below every database's limit of parameters."""
 
 
-class _Figures(msgspec.Struct, frozen=True, array_like=True):
-    name: str
-    type: str
-    nulls: int
-    hash: str
-    min: str | None = None
-    max: str | None = None
-
-
-class _Digest(msgspec.Struct, frozen=True, array_like=True):
-    algorithm: str
-    rows: int
-    content: str
-    columns: tuple[_Figures, ...]
-
-
-_digest_decoder = msgspec.json.Decoder(_Digest)
+_digest_decoder = msgspec.json.Decoder(tuple[str, int, str, tuple[tuple[Any, ...], ...]])
 _columns_decoder = msgspec.json.Decoder(tuple[tuple[str, str], ...])
 _inputs_decoder = msgspec.json.Decoder(tuple[tuple[str, str, str], ...])
 _findings_decoder = msgspec.json.Decoder(tuple[Finding, ...])
@@ -59,8 +43,8 @@ def as_json(value: Any) -> str:
 def version_row(version: Version, run: int, task: str) -> dict[str, Any]:
     """Return the row of a version that ``task`` made in ``run``."""
     stored, digest = version.stored, version.stored.digest
-    figures = tuple(_Figures(c.name, c.type, c.nulls, c.hash, c.min, c.max) for c in digest.columns)
-    same = [(c.name, c.type) for c in stored.schema] == [(c.name, c.type) for c in figures]
+    figures = tuple((c.name, c.type, c.nulls, c.hash, c.min, c.max) for c in digest.columns)
+    same = [(c.name, c.type) for c in stored.schema] == [each[:2] for each in figures]
     return {
         "id": version.id,
         "dataset": version.dataset,
@@ -74,7 +58,7 @@ def version_row(version: Version, run: int, task: str) -> dict[str, Any]:
         "bytes": stored.bytes,
         "checksum": stored.checksum,
         "columns": None if same else as_json([(c.name, c.type) for c in stored.schema]),
-        "digest": as_json(_Digest(digest.algorithm, digest.rows, digest.content, figures)),
+        "digest": as_json((digest.algorithm, digest.rows, digest.content, figures)),
         "inputs": as_json([(i.dataset, i.partition, i.version) for i in version.inputs]),
         "created_at": version.created_at,
         "seconds": version.seconds,
@@ -83,14 +67,10 @@ def version_row(version: Version, run: int, task: str) -> dict[str, Any]:
 
 def version_of(row: Row[Any]) -> Version:
     """Return the version that a row holds."""
-    kept = _digest_decoder.decode(row.digest)
-    figures = tuple(ColumnDigest(c.name, c.type, c.nulls, c.hash, c.min, c.max) for c in kept.columns)
-    columns = (
-        tuple(Column(c.name, c.type) for c in figures)
-        if row.columns is None
-        else tuple(Column(name, type_) for name, type_ in _columns_decoder.decode(row.columns))
-    )
-    digest = Digest(kept.algorithm, kept.rows, kept.content, figures)
+    algorithm, rows, content, figures = _digest_decoder.decode(row.digest)
+    pairs = (each[:2] for each in figures) if row.columns is None else _columns_decoder.decode(row.columns)
+    columns = tuple(starmap(Column, pairs))
+    digest = Digest(algorithm, rows, content, tuple(starmap(ColumnDigest, figures)))
     return Version(
         id=row.id,
         dataset=row.dataset,
@@ -100,7 +80,7 @@ def version_of(row: Row[Any]) -> Version:
         run=str(row.run),
         step=row.step,
         code=row.code,
-        inputs=tuple(InputVersion(*each) for each in _inputs_decoder.decode(row.inputs)),
+        inputs=tuple(starmap(InputVersion, _inputs_decoder.decode(row.inputs))),
         created_at=row.created_at,
         seconds=row.seconds,
     )

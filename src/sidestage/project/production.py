@@ -1,0 +1,45 @@
+"""Production: made by the first run, given its code by the first complete one, changed by promotion only."""
+
+from sidestage.clock import Clock
+from sidestage.errors import GateClosed
+from sidestage.plan.plan import Plan
+from sidestage.project.worlds import PRODUCTION
+from sidestage.store.contract import Catalog
+from sidestage.store.records import CodeChange, Environment, NewMove
+
+
+def ensure_production(catalog: Catalog, clock: Clock) -> None:
+    """Make the environment production, if there is none yet."""
+    if catalog.environment(PRODUCTION) is None:
+        catalog.save_environment(Environment(PRODUCTION, None, "", "open", clock.now()))
+
+
+def require_released(plan: Plan) -> None:
+    """Refuse to run code in production that was never promoted. Raises GateClosed."""
+    changed = {entry.task: entry.location for entry in plan.unreleased}
+    to_run = {step.task for step in plan.steps}
+    needed = [task for task in changed if task in to_run]
+    if needed:
+        listed = ", ".join(f"{task} ({changed[task]})" for task in needed)
+        raise GateClosed(
+            f"Production was given other code than is here for: {listed}.",
+            hint=f"Rehearse it: sidestage stage {plan.pipeline} --code . ; then compare and promote.",
+        )
+
+
+def release_first_code(catalog: Catalog, clock: Clock, plan: Plan, by: str) -> None:
+    """Give production the code of those tasks that it has none for; what it was given stays."""
+    released = catalog.released(PRODUCTION)
+    first = tuple(CodeChange(task, None, code) for task, code in plan.code.items() if task not in released)
+    if first:
+        move = NewMove(
+            kind="promote",
+            environment=PRODUCTION,
+            by=by,
+            reason="first complete run",
+            source="",
+            changes=(),
+            code=first,
+            code_name=plan.code_name,
+        )
+        catalog.move(move, clock.now())
