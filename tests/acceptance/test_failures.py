@@ -4,6 +4,7 @@ import os
 import subprocess
 
 import pytest
+from chain import CHAIN, HEAD, chain, records, the_steps
 
 
 @pytest.mark.parametrize("finish", [("run",), ("run", "small", "--resume")])

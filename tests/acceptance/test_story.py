@@ -76,7 +76,7 @@ def test_the_whole_story_in_json(shop):
     promoted = shop("promote", "caps", "--reason", "capitals", "--by", "ann", "--json").json
     assert (promoted["kind"], promoted["pointers"], promoted["by"]) == ("promote", 14, "ann")
     assert shop.digests() != before
-    assert shop.digests() == shop.digests("caps")
+    assert shop.digests().items() <= shop.digests("caps").items()
     assert shop("run", "--json").json is None, "the promoted code runs, and there is nothing to do"
 
     change(shop, ".strip().upper()", ".strip().lower()")

@@ -66,6 +66,14 @@ def test_a_run_of_another_host_that_holds_its_lease_is_left_alone(project):
     assert project.store.pointers("production") == {}
 
 
+def test_a_run_that_was_killed_after_its_last_publication_is_closed_by_the_next_command(project):
+    """There is nothing left to do then, but the catalog must not say for ever that it is being executed."""
+    done = project.run(Selection("small"))
+    project.store.reopen_run(done.run)
+    assert project.run(Selection("small")) is None
+    assert project.store.run(done.run).state == "done"
+
+
 def test_a_process_that_slept_through_its_leases_publishes_every_step_once(project, monkeypatch):
     """Its first attempt is fenced, and must not be taken for the second one, which runs at the same time."""
     monkeypatch.setattr(runner, "LEASE_SECONDS", 0.4)

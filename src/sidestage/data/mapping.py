@@ -57,7 +57,7 @@ class Same(msgspec.Struct, frozen=True, tag="same"):
         now: datetime,  # noqa: ARG002 - part of the contract
     ) -> tuple[Partition, ...]:
         """Return the input's partition with the same key."""
-        if upstream is downstream:
+        if upstream == downstream:
             return (partition,)
         return (upstream.parse(_same_key(partition, downstream, upstream)),)
 

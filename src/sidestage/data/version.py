@@ -1,18 +1,22 @@
-"""One published partition: what it is, where it lies, what it was made of."""
+"""One published partition: what it is, where it lies, what it was made of.
+
+A plan looks at all versions of an environment, so there may be hundreds of thousands of these values. They
+hold nothing that could refer back to them, and are kept out of the garbage collector's sight.
+"""
 
 from datetime import datetime
 
 import msgspec
 
 
-class Column(msgspec.Struct, frozen=True):
+class Column(msgspec.Struct, frozen=True, gc=False):
     """A column's name and Arrow type, as text."""
 
     name: str
     type: str
 
 
-class ColumnDigest(msgspec.Struct, frozen=True):
+class ColumnDigest(msgspec.Struct, frozen=True, gc=False):
     """What is known of one column without reading it.
 
     ``hash`` is 16 hexadecimal digits and does not depend on the order of rows; ``min`` and ``max`` are the
@@ -27,7 +31,7 @@ class ColumnDigest(msgspec.Struct, frozen=True):
     max: str | None = None
 
 
-class Digest(msgspec.Struct, frozen=True):
+class Digest(msgspec.Struct, frozen=True, gc=False):
     """Order-independent fingerprint of a version: of its row set, and of each column.
 
     Two digests say something about each other only if ``algorithm`` is the same. ``content`` is 32
@@ -44,7 +48,7 @@ class Digest(msgspec.Struct, frozen=True):
         return self.algorithm == other.algorithm and self.rows == other.rows and self.content == other.content
 
 
-class InputVersion(msgspec.Struct, frozen=True):
+class InputVersion(msgspec.Struct, frozen=True, gc=False):
     """One input a version was made of."""
 
     dataset: str
@@ -52,7 +56,7 @@ class InputVersion(msgspec.Struct, frozen=True):
     version: str
 
 
-class Stored(msgspec.Struct, frozen=True):
+class Stored(msgspec.Struct, frozen=True, gc=False):
     """A file written aside: not yet visible, already durable.
 
     ``path`` is relative to the root of the substrate; ``bytes`` is the file's size; ``checksum`` is the
@@ -66,7 +70,7 @@ class Stored(msgspec.Struct, frozen=True):
     digest: Digest
 
 
-class Version(msgspec.Struct, frozen=True):
+class Version(msgspec.Struct, frozen=True, gc=False):
     """One immutable output of a partition.
 
     ``code`` is the fingerprint of the task that made it, ``inputs`` the exact versions that it read,

@@ -10,6 +10,7 @@ from sidestage.data.names import check_environment_name
 from sidestage.errors import NameRefused, NotFound
 from sidestage.pipeline.manifest import Manifest
 from sidestage.plan.plan import Plan
+from sidestage.plan.world import World
 from sidestage.project.worlds import PRODUCTION
 from sidestage.release.difference import Difference, differences
 from sidestage.release.gate import Evidence, Gate, gates, require_open
@@ -39,13 +40,13 @@ class Candidates:
             )
         return found
 
-    def gates(self, candidate: Environment, manifest: Manifest, plan: Plan) -> tuple[Gate, ...]:
-        """Return the state of every gate of a candidate; ``plan`` is what is left to be staged."""
-        return self._gates(candidate, plan, self.differences(candidate, manifest))
+    def gates(self, candidate: Environment, world: World, plan: Plan) -> tuple[Gate, ...]:
+        """Return the state of every gate of a candidate; ``plan`` is what its world leaves to be staged."""
+        return self._gates(candidate, plan, _found_in(world))
 
-    def promote(self, candidate: Environment, manifest: Manifest, plan: Plan, reason: str) -> Move:
+    def promote(self, candidate: Environment, world: World, plan: Plan, reason: str) -> Move:
         """Make a candidate's versions its base's, if every gate is open. Raises GateClosed, StaleWorld."""
-        found = self.differences(candidate, manifest)
+        found = _found_in(world)
         require_open(self._gates(candidate, plan, found), candidate.name)
         base = self.base(candidate)
         move = promotion(
@@ -108,6 +109,10 @@ class Candidates:
         """Return the newest run that staged the candidate, or None."""
         runs = self._store.runs(environment=candidate.name, limit=_SEARCHED)
         return next((run for run in runs if run.pipeline != RESERVED), None)
+
+
+def _found_in(world: World) -> tuple[Difference, ...]:
+    return differences(world.own, world.base, world.manifest.writer_of.keys())
 
 
 def new_environment(name: str, code: str, now: datetime) -> Environment:

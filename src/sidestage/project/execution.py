@@ -33,8 +33,7 @@ class Execution(msgspec.Struct, frozen=True):
     by: str
 
     def begin(self, plan: Plan, reason: str) -> int:
-        """Record a run of a plan. Raises StoreError if another process is running the same pipeline there."""
-        self._end_interrupted(plan.pipeline, plan.environment)
+        """Record a run of a plan."""
         new = NewRun(
             pipeline=plan.pipeline,
             environment=plan.environment,
@@ -91,7 +90,16 @@ class Execution(msgspec.Struct, frozen=True):
 
     @contextmanager
     def alone(self, pipeline: str, environment: str) -> Iterator[None]:
-        """Be the only one who plans and runs a pipeline in an environment. Raises StoreError if not."""
+        """Be the only one who plans and runs a pipeline in an environment. Raises StoreError if not.
+
+        Runs there whose process is gone are closed first, whether or not anything is left to be done.
+        """
+        with self._locked(pipeline, environment):
+            self._end_interrupted(pipeline, environment)
+            yield
+
+    @contextmanager
+    def _locked(self, pipeline: str, environment: str) -> Iterator[None]:
         try:
             with alone(self.layout.locks / f"{environment}.{pipeline}.lock", this_process()):
                 yield
@@ -107,7 +115,7 @@ class Execution(msgspec.Struct, frozen=True):
         if run.state != "running":
             return False
         try:
-            with self.alone(run.pipeline, run.environment):
+            with self._locked(run.pipeline, run.environment):
                 return not all(is_dead(owner) for owner in self.store.owners(run.id))
         except StoreError:
             return True
@@ -117,7 +125,8 @@ class Execution(msgspec.Struct, frozen=True):
         for run in self.store.runs(pipeline=pipeline, environment=environment, limit=50):
             if run.state == "running":
                 self._take_over(run)
-                self.store.end_run(run.id, "cancelled", self.clock.now())
+                finished = all(step.state in ("done", "reused") for step in self.store.steps(run.id))
+                self.store.end_run(run.id, "done" if finished else "cancelled", self.clock.now())
 
     def _take_over(self, run: Run) -> None:
         # To claim nothing takes back what has run out of its lease, whoever held it, on whatever host.

@@ -158,15 +158,16 @@ class Project:
         """Return the state of every gate between a candidate and production."""
         candidate = self._candidates.environment(name)
         manifest = self._manifests.of(candidate)
-        plan = plan_staging(self._world(manifest, candidate), Selection(pipeline))
-        return self._candidates.gates(candidate, manifest, plan)
+        world = self._world(manifest, candidate)
+        return self._candidates.gates(candidate, world, plan_staging(world, Selection(pipeline)))
 
     def promote(self, pipeline: str, name: str, *, reason: str = "") -> Move:
         """Make what a candidate staged production's. Raises GateClosed and StaleWorld."""
         candidate = self._candidates.environment(name)
         manifest = self._manifests.of(candidate)
-        plan = plan_staging(self._world(manifest, candidate), Selection(pipeline))
-        return self._moved(self._candidates.promote(candidate, manifest, plan, reason))
+        world = self._world(manifest, candidate)
+        plan = plan_staging(world, Selection(pipeline))
+        return self._moved(self._candidates.promote(candidate, world, plan, reason))
 
     def rollback(self, pipeline: str | None = None, *, reason: str = "") -> Move:
         """Take the newest promotion back, at once; of one pipeline, if named. Raises NotFound."""

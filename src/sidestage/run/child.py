@@ -1,7 +1,7 @@
 """The worker process: loads one release of the code, then runs one attempt after another.
 
 It holds no catalog: all it can do is write files aside; what becomes visible is decided by the process that
-started it. Started as ``python -m sidestage.run.child PARENT_PID DESCRIPTOR``.
+started it. Started as ``python -m sidestage.run.child PARENT_PID SCRATCH DESCRIPTOR``.
 """
 
 import contextlib
@@ -32,11 +32,11 @@ _DECODER: msgspec.json.Decoder[ToWorker] = msgspec.json.Decoder(ToWorker)
 
 def main(arguments: list[str]) -> int:
     """Serve the parent until it closes the channel."""
-    parent, descriptor = (int(argument) for argument in arguments[1:3])
-    end_with_parent(parent)
+    parent, scratch, descriptor = arguments[1:4]
+    end_with_parent(int(parent))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which decides
-    connection = adopt(descriptor)
-    output = _Output()
+    connection = adopt(int(descriptor))
+    output = _Output(scratch)
     first = _receive(connection)
     if not isinstance(first, Load):
         return 0
@@ -83,8 +83,8 @@ def _serve(connection: Connection, graph: Graph, setup: Load, output: "_Output")
 class _Output:
     """What tasks print: caught in an unnamed file, and kept as the attempt's log if there is any."""
 
-    def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the process
+    def __init__(self, folder: str) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # lives as long as the process
         for descriptor in (1, 2):
             os.dup2(self._file.fileno(), descriptor)
 

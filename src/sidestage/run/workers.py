@@ -129,7 +129,7 @@ class Workers:
     def _start(self) -> _Worker:
         child = ChildProcess(
             "sidestage.run.child",
-            [str(os.getpid())],
+            [str(os.getpid()), self._setup.scratch],
             directory=self._code,
             environment=self._environment,
         )

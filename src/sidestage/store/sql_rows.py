@@ -66,23 +66,26 @@ def version_row(version: Version, run: int, task: str) -> dict[str, Any]:
 
 
 def version_of(row: Row[Any]) -> Version:
-    """Return the version that a row holds."""
-    algorithm, rows, content, figures = _digest_decoder.decode(row.digest)
-    pairs = (each[:2] for each in figures) if row.columns is None else _columns_decoder.decode(row.columns)
-    columns = tuple(starmap(Column, pairs))
-    digest = Digest(algorithm, rows, content, tuple(starmap(ColumnDigest, figures)))
+    """Return the version that a row of the whole table holds."""
+    # In the order of the table's columns: asking a row for each by name takes as long as all the rest.
+    values: tuple[Any, ...] = tuple(row)
+    id_, dataset, partition, environment, run, step, _task, code, path, size, checksum, *values_left = values
+    columns, digest, inputs, created_at, seconds, _gone = values_left
+    algorithm, rows, content, figures = _digest_decoder.decode(digest)
+    pairs = (each[:2] for each in figures) if columns is None else _columns_decoder.decode(columns)
+    kept = Digest(algorithm, rows, content, tuple(starmap(ColumnDigest, figures)))
     return Version(
-        id=row.id,
-        dataset=row.dataset,
-        partition=row.partition,
-        stored=Stored(row.path, row.bytes, row.checksum, columns, digest),
-        environment=row.environment,
-        run=str(row.run),
-        step=row.step,
-        code=row.code,
-        inputs=tuple(starmap(InputVersion, _inputs_decoder.decode(row.inputs))),
-        created_at=row.created_at,
-        seconds=row.seconds,
+        id=id_,
+        dataset=dataset,
+        partition=partition,
+        stored=Stored(path, size, checksum, tuple(starmap(Column, pairs)), kept),
+        environment=environment,
+        run=str(run),
+        step=step,
+        code=code,
+        inputs=tuple(starmap(InputVersion, _inputs_decoder.decode(inputs))),
+        created_at=created_at,
+        seconds=seconds,
     )
 
 
