@@ -41,6 +41,10 @@ def resolve_inputs(
                 version = lookup(read.dataset, upstream.key)
                 if version is None:
                     missing.setdefault(read.dataset, []).append(upstream.key)
+                elif version in world.gone:
+                    missing.setdefault(read.dataset, []).append(
+                        f"{upstream.key}, whose data was cleaned away"
+                    )
             inputs.append(StepInput(read.parameter, read.dataset, upstream.key, version))
     if missing:
         place = (task.writes, partition.key)

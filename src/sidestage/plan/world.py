@@ -15,7 +15,8 @@ class World(msgspec.Struct, frozen=True):
 
     ``own`` are the environment's own pointers, ``base`` those it reads through (empty for production);
     ``versions`` holds every version that either shows and every input of those; ``released`` the
-    fingerprint of each task that production was given; ``seconds`` the mean cost of a step, by task.
+    fingerprint of each task that production was given; ``seconds`` the mean cost of a step, by task;
+    ``gone`` names versions whose data was deleted.
     """
 
     manifest: Manifest
@@ -28,6 +29,7 @@ class World(msgspec.Struct, frozen=True):
     seconds: Mapping[str, float]
     now: datetime
     code_name: str = ""
+    gone: frozenset[str] = frozenset()
 
 
 class Selection(msgspec.Struct, frozen=True):

@@ -19,17 +19,19 @@ def read_world(
     base_name = None if environment is None else environment.base
     own = store.pointers(name)
     base = {} if base_name is None else store.pointers(base_name)
+    versions = _with_inputs(store, {*own.values(), *base.values()})
     return World(
         manifest=manifest,
         environment=name,
         base_name=base_name,
         own=own,
         base=base,
-        versions=_with_inputs(store, {*own.values(), *base.values()}),
+        versions=versions,
         released=store.released(base_name or name),
         seconds=store.task_seconds([task.id for task in manifest.tasks]),
         now=now,
         code_name=code_name,
+        gone=store.data_gone(versions),
     )
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Select, bindparam, func, select, union, updat
 from sidestage.data.version import Version
 from sidestage.store.contract import PointerKey
 from sidestage.store.dialect import insert_or_replace
+from sidestage.store.prepared import Prepared
 from sidestage.store.records import ComparisonRecord, Environment
 from sidestage.store.sql_database import SqlPart
 from sidestage.store.sql_rows import batches, comparison_of, environment_of, version_of
@@ -21,6 +22,12 @@ _VERSIONS_AFTER = (
     .where(version.c.id > bindparam("after"))
     .order_by(version.c.id)
     .limit(bindparam("at_most"))
+)
+_GONE = Prepared(
+    select(version.c.id).where(
+        version.c.id.in_(bindparam("ids", expanding=True)), version.c.data_gone_at.is_not(None)
+    ),
+    listed="ids",
 )
 _PAGE = 1000
 
@@ -178,11 +185,7 @@ def _page(connection: Connection, after: str) -> list[Version]:
 
 
 def _data_gone(connection: Connection, ids: tuple[str, ...]) -> frozenset[str]:
-    gone: set[str] = set()
-    for some in batches(ids):
-        query = select(version.c.id).where(version.c.id.in_(some), version.c.data_gone_at.is_not(None))
-        gone.update(connection.scalars(query))
-    return frozenset(gone)
+    return frozenset(row[0] for some in batches(ids) for row in _GONE.rows(connection, {"ids": some}))
 
 
 def _referenced(keep_since: datetime | None) -> Any:

@@ -65,6 +65,16 @@ def test_inputs_are_the_recorded_ones_though_production_moved_on(stage):
     assert step_of(staged(stage), "clean", FIRST).inputs[0].version == recorded
 
 
+def test_a_recorded_input_whose_data_was_cleaned_away_blocks_and_says_so(stage):
+    raw = stage.production["raw", FIRST]
+    world = msgspec.structs.replace(stage.world(CHANGED, staged=True), gone=frozenset({raw}))
+    plan = plan_staging(world, FLOW)
+    blocked = {(entry.dataset, entry.partition): entry for entry in plan.blocked}
+    assert "cleaned away" in blocked["clean", FIRST].why
+    assert blocked["clean", FIRST].shown
+    assert ("clean", SECOND) not in blocked
+
+
 def test_when_production_has_caught_up_the_candidate_follows(stage):
     stage.execute(staged(stage))
     corrected = stage.publish("raw", FIRST, content="corrected since")
