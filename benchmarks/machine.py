@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import sidestage
+
 
 def describe(*libraries: str) -> None:
     """Print the machine, the versions of Python, SQLite and ``libraries``, and the command."""
@@ -26,7 +28,7 @@ def milliseconds(seconds: Sequence[float]) -> str:
     """Return the median and the quartiles of some times, in milliseconds."""
     if len(seconds) == 1:
         return f"{seconds[0] * 1000:9.3f} ms"
-    low, middle, high = statistics.quantiles(seconds, n=4)
+    low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
     return f"{middle * 1000:9.3f} ms (quartiles {low * 1000:.3f} to {high * 1000:.3f})"
 
 
@@ -42,5 +44,5 @@ def _processor() -> str:
 def _version(library: str) -> str:
     try:
         return version(library)
-    except PackageNotFoundError:
-        return "not installed"
+    except PackageNotFoundError:  # run from a source tree
+        return sidestage.__version__ if library == "sidestage" else "not installed"

@@ -95,14 +95,26 @@ def publication(claim: Claim) -> Publication:
     return Publication(claim, version)
 
 
-def worker(url: str, run: int, owner: str) -> Callable[[int], None]:
-    """Publish until nothing is left, and say each version only after it was acknowledged."""
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
+
+
+def worker(url: str, run: int, owner: str, *, hold: bool = False) -> Callable[[int], None]:
+    """Publish until nothing is left, and say each version only after it was acknowledged.
+
+    With ``hold`` it claims and then does nothing, until it is killed.
+    """
 
     def work(pipe: int) -> None:
         with open_store(url) as store:
             while any(each.state not in ("done", "failed") for each in store.steps(run)):
                 for _ in range(20):
                     claims = store.claim(run, owner, 3, lease=60, now=NOW)
+                    if hold:
+                        signal.pause()
                     outcomes = [publication(each) for each in claims]
                     for outcome, settled in zip(outcomes, store.settle(outcomes, NOW), strict=True):
                         os.write(pipe, f"{settled.result} {outcome.version.id}\n".encode())
@@ -143,7 +155,12 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_half_after_kills(
         processes.append(Process(worker(url, run, owner)))
         return processes[-1]
 
-    steady, other = start("steady"), start("other 0")
+    # The first is killed for certain while it holds claims; the moments of the others are drawn.
+    processes.append(Process(worker(url, run, "other 0", hold=True)))
+    other = processes[-1]
+    with open_store(url) as store:
+        wait_for(lambda: "other 0" in store.owners(run))
+    steady = start("steady")
     for kill in range(1, KILLS + 1):
         time.sleep(chance.uniform(0.0, 0.12))
         other.signal(signal.SIGKILL)
