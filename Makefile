@@ -37,6 +37,7 @@ unit: $(STAMP)
 
 test: lint types imports
 	$(BIN)/python -m pytest -q
+	cd examples/flights && ../../$(BIN)/python -m pytest -q
 	$(MAKE) newest
 
 # The unit tests also run on the newest interpreter found beside the one in use.

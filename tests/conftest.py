@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -73,6 +74,8 @@ class Sidestage:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # A shell starts background jobs, and so perhaps this test run, with interrupts ignored.
+            preexec_fn=_heed_interrupts,  # noqa: PLW1509  # runs one system call
         )
 
     def __call__(
@@ -113,6 +116,10 @@ def sidestage(session_mark: str, tmp_path_factory: pytest.TempPathFactory) -> It
     yield Sidestage(environment)
     assert leftovers(session_mark) == [], "processes were left running"
     assert sorted(entry.name for entry in temporary.iterdir()) == [], "temporary files were left"
+
+
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def leftovers(mark: str, *, within: float = GONE_WITHIN_SECONDS) -> list[str]:
