@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from pathlib import Path
 
 import duckdb
 import msgspec
 
+from sidestage.checks.sql import identifier, parquet, text
 from sidestage.data.lake import Lake
 from sidestage.data.version import Version
 from sidestage.errors import NotFound
@@ -45,7 +45,7 @@ def open_published(store: Store, lake: Lake, *, as_of: datetime | None = None) -
         pointers = visible_pointers(store, environment, as_of)
         if pointers or environment.base is None:
             schema = schema_name(environment.name)
-            connection.execute(f"CREATE SCHEMA {_quoted(schema)}")
+            connection.execute(f"CREATE SCHEMA {identifier(schema)}")
             views.extend(_views(connection, schema, pointers, store.versions(pointers.values()), lake))
     return Published(connection, tuple(views))
 
@@ -91,26 +91,18 @@ def _views(
         short = word if last_words.count(dataset.rsplit("/", 1)[-1]) == 1 and word != dataset else ""
         source = _source(shown, lake)
         for name in filter(None, (dataset, short)):
-            connection.execute(f"CREATE VIEW {_quoted(schema)}.{_quoted(name)} AS {source}")
+            connection.execute(f"CREATE VIEW {identifier(schema)}.{identifier(name)} AS {source}")
         rows = sum(version.stored.digest.rows for version in shown)
         yield PublishedView(schema, dataset, short, len(shown), rows)
 
 
 def _source(shown: list[Version], lake: Lake) -> str:
     paths = [lake.path(version.stored) for version in shown]
-    files = ", ".join(_literal(str(path)) for path in paths)
-    keys = ", ".join(_literal(version.partition) for version in shown)
-    names = ", ".join(_literal(Path(path).name) for path in paths)
+    keys = ", ".join(text(version.partition) for version in shown)
+    names = ", ".join(text(path.name) for path in paths)
+    files = parquet([str(path) for path in paths], filename="_file")
     # File names are unique in the lake, so they tell which partition a row came from.
     return (
-        f"SELECT * EXCLUDE (filename), ([{keys}])[list_position([{names}], parse_filename(filename))] "  # noqa: S608  # all quoted
-        f"AS _partition FROM read_parquet([{files}], union_by_name = true, filename = true)"
+        f"SELECT * EXCLUDE (_file), ([{keys}])[list_position([{names}], parse_filename(_file))] "  # noqa: S608
+        f"AS _partition FROM {files}"
     )
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
