@@ -19,7 +19,8 @@ def read_world(
     base_name = None if environment is None else environment.base
     own = store.pointers(name)
     base = {} if base_name is None else store.pointers(base_name)
-    versions = _with_inputs(store, {*own.values(), *base.values()})
+    shown = {*own.values(), *base.values()}
+    versions = _with_inputs(store, shown)
     return World(
         manifest=manifest,
         environment=name,
@@ -31,7 +32,7 @@ def read_world(
         seconds=store.task_seconds([task.id for task in manifest.tasks]),
         now=now,
         code_name=code_name,
-        gone=store.data_gone(versions),
+        gone=store.data_gone(versions.keys() - shown),  # what is shown is never deleted
     )
 
 
