@@ -85,13 +85,9 @@ def read_status(store: Store, *, runs: int = 5) -> Status:
 
 
 def _run_status(store: Store, run: Run) -> RunStatus:
-    counts: dict[str, int] = {}
-    failure = ""
-    for step in store.steps(run.id):
-        counts[step.state] = counts.get(step.state, 0) + 1
-        if step.state == "failed" and not failure:
-            failure = f"{step.id}: {step.message}"
-    return RunStatus(run=run, steps=counts, first_failure=failure)
+    steps = store.steps(run.id)
+    failures = (f"{step.id}: {step.message}" for step in steps if step.state == "failed")
+    return RunStatus(run=run, steps=_by_state(steps), first_failure=next(failures, ""))
 
 
 def read_run(store: Store, run_id: int, logs: Path) -> RunDetails:
@@ -102,10 +98,14 @@ def read_run(store: Store, run_id: int, logs: Path) -> RunDetails:
     steps = store.steps(run_id)
     return RunDetails(
         run=msgspec.structs.replace(run, plan=""),
-        steps=dict(Counter(step.state for step in steps)),
+        steps=_by_state(steps),
         failures=tuple(_failed(step, logs) for step in steps if step.state == "failed"),
         warnings=_warnings(store.attempts(run_id)),
     )
+
+
+def _by_state(steps: tuple[Step, ...]) -> dict[str, int]:
+    return dict(Counter(step.state for step in steps))
 
 
 def _failed(step: Step, logs: Path) -> FailedStep:

@@ -8,7 +8,6 @@ from sidestage.clock import Clock
 from sidestage.data.dataset import RESERVED
 from sidestage.data.names import check_environment_name
 from sidestage.errors import NameRefused, NotFound
-from sidestage.pipeline.manifest import Manifest
 from sidestage.plan.plan import Plan
 from sidestage.plan.world import World
 from sidestage.project.worlds import PRODUCTION
@@ -77,14 +76,6 @@ class Candidates:
             reason=reason,
         )
         return self._store.move(move, self._clock.now())
-
-    def differences(self, candidate: Environment, manifest: Manifest) -> tuple[Difference, ...]:
-        """Return where a candidate shows versions of its own, among the datasets that its code declares."""
-        return differences(
-            self._store.pointers(candidate.name),
-            self._store.pointers(candidate.base or PRODUCTION),
-            manifest.writer_of.keys(),
-        )
 
     def _gates(self, candidate: Environment, plan: Plan, found: tuple[Difference, ...]) -> tuple[Gate, ...]:
         newest = self._store.comparisons(candidate.name, limit=1)

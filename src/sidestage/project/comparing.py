@@ -13,7 +13,7 @@ from sidestage.pipeline.manifest import Manifest
 from sidestage.project.candidates import Candidates
 from sidestage.project.discrepancies import publish_discrepancies
 from sidestage.project.layout import Layout
-from sidestage.release.difference import world_digest
+from sidestage.release.difference import differences, world_digest
 from sidestage.release.rehearsal import Rehearsal, compare
 from sidestage.release.report import render_html, to_json
 from sidestage.store.contract import Store
@@ -68,7 +68,7 @@ def compare_candidate(
 def _rehearsal(store: Store, candidates: Candidates, candidate: Environment, manifest: Manifest) -> Rehearsal:
     base = candidates.base(candidate)
     base_pointers = store.pointers(base.name)
-    found = candidates.differences(candidate, manifest)
+    found = differences(store.pointers(candidate.name), base_pointers, manifest.writer_of.keys())
     shown = {*base_pointers.values(), *(entry.candidate for entry in found)}
     return Rehearsal(
         manifest=manifest,

@@ -2,7 +2,6 @@
 
 import os
 from collections import deque
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -109,10 +108,6 @@ class Workers:
         for worker in self._workers:
             worker.child.end()
         self._workers.clear()
-
-    def pids(self) -> Sequence[int]:
-        """Return the process numbers of the workers."""
-        return [worker.child.pid for worker in self._workers]
 
     def _require_same_code(self, manifest: Manifest) -> None:
         """Refuse a worker that found other code than the first one: it would publish under a wrong name."""
