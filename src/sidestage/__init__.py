@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from sidestage.data.calendar import Monthly as Monthly
     from sidestage.data.calendar import Weekly as Weekly
     from sidestage.data.dataset import Dataset as Dataset
+    from sidestage.data.dataset import Value as Value
     from sidestage.data.dataset import all_of as all_of
     from sidestage.data.dataset import fixed as fixed
     from sidestage.data.dataset import latest as latest
@@ -25,16 +26,24 @@ if TYPE_CHECKING:
     from sidestage.errors import SidestageError as SidestageError
     from sidestage.pipeline.pipeline import Pipeline as Pipeline
     from sidestage.pipeline.playbook import Playbook as Playbook
+    from sidestage.pipeline.terms import Terms as Terms
     from sidestage.plan.world import Selection as Selection
+    from sidestage.policy.limits import Limits as Limits
     from sidestage.policy.retry import Retry as Retry
     from sidestage.project.project import Project as Project
+    from sidestage.run.current import Cancelled as Cancelled
+    from sidestage.run.current import current_attempt as current_attempt
 
-__version__ = "0.1.0"
+from sidestage.about import VERSION
+
+__version__ = VERSION
 
 _HOMES = {
+    "Cancelled": "sidestage.run.current",
     "Daily": "sidestage.data.calendar",
     "Dataset": "sidestage.data.dataset",
     "Hourly": "sidestage.data.calendar",
+    "Limits": "sidestage.policy.limits",
     "Monthly": "sidestage.data.calendar",
     "Partition": "sidestage.data.partition",
     "Pipeline": "sidestage.pipeline.pipeline",
@@ -46,8 +55,11 @@ _HOMES = {
     "SidestageError": "sidestage.errors",
     "Single": "sidestage.data.keyed",
     "Static": "sidestage.data.keyed",
+    "Terms": "sidestage.pipeline.terms",
+    "Value": "sidestage.data.dataset",
     "Weekly": "sidestage.data.calendar",
     "all_of": "sidestage.data.dataset",
+    "current_attempt": "sidestage.run.current",
     "fixed": "sidestage.data.dataset",
     "latest": "sidestage.data.dataset",
     "same": "sidestage.data.dataset",

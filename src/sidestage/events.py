@@ -29,6 +29,14 @@ class StepStarted(Event, frozen=True):
     attempt: int
 
 
+class StepWaits(Event, frozen=True):
+    """A step has been ready for longer than it should; ``why`` says what it waits for."""
+
+    run: str
+    step: str
+    why: str
+
+
 class StepPublished(Event, frozen=True):
     """A step's output became the current version of its partition."""
 

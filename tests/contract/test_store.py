@@ -1,141 +1,26 @@
 """What every store keeps, whatever the database: one suite, one more parameter per implementation."""
 
 import threading
-import uuid
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import datetime
 
 import msgspec
-import psycopg
 import pytest
+from tests.contract.making import NOON, Opener, a_move, at, begin, make, output, publish, step, take
 
 from sidestage.data.check import Finding
-from sidestage.data.version import Column, ColumnDigest, Digest, InputVersion, Stored, Version
+from sidestage.data.version import Column
 from sidestage.errors import NotFound, StaleWorld, StoreError
 from sidestage.store.contract import Store
 from sidestage.store.records import (
-    Claim,
     CodeChange,
     ComparisonRecord,
     Environment,
     Failure,
     Move,
-    NewMove,
-    NewRun,
-    NewStep,
-    PointerChange,
     Publication,
     Reuse,
     Settled,
 )
-from sidestage.store.sql import open_store
-
-NOON = datetime(2013, 1, 1, 12, tzinfo=UTC)
-Opener = Callable[[], Store]
-
-
-def at(minutes: float) -> datetime:
-    return NOON + timedelta(minutes=minutes)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def open_same(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
-    """A function that opens the same, at first empty, database each time."""
-    opened: list[Store] = []
-    place = (
-        postgresql_schema(request.getfixturevalue("postgresql_url"))
-        if request.param == "postgresql"
-        else None
-    )
-    url = next(place) if place else f"sqlite:///{tmp_path / 'store.sqlite'}"
-
-    def opener() -> Store:
-        opened.append(open_store(url))
-        return opened[-1]
-
-    yield opener
-    for each in opened:
-        each.close()
-    if place:
-        next(place, None)
-
-
-def postgresql_schema(server: str) -> Iterator[str]:
-    name = f"s{uuid.uuid4().hex}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f'CREATE SCHEMA "{name}"')
-        yield f"{server}?options=-csearch_path%3D{name}"
-        connection.execute(f'DROP SCHEMA "{name}" CASCADE')
-
-
-@pytest.fixture
-def store(open_same: Opener) -> Store:
-    store = open_same()
-    store.save_environment(Environment("production", None, "", "open", NOON))
-    store.save_environment(Environment("fix", "production", "git:abc", "open", NOON))
-    return store
-
-
-def step(name: str, *after: str, expects: str | None = None, dataset: str = "a/b") -> NewStep:
-    return NewStep(name, f"task {name[0]}", dataset, name, expects, after)
-
-
-def begin(store: Store, *steps: NewStep, environment: str = "production") -> int:
-    return store.begin_run(NewRun("p", environment, "tree:1", "ann", "why", '{"a":1}'), steps, NOON)
-
-
-def take(store: Store, run: int, limit: int = 100, owner: str = "w1", lease: float = 60.0) -> list[Claim]:
-    return list(store.claim(run, owner, limit, lease=lease, now=at(1)))
-
-
-def digest(rows: int = 3) -> Digest:
-    columns = (ColumnDigest("x", "int64", 0, "0" * 16, "1", "9"), ColumnDigest("ü", "string", 3, "f" * 16))
-    return Digest("d1", rows, "ab" * 16, columns)
-
-
-def output(store: Store, claim: Claim, version: str, code: str = "c1") -> Version:
-    steps = {each.id: each for each in store.steps(claim.run)}
-    run = store.run(claim.run)
-    assert run is not None
-    schema = (Column("x", "int64"), Column("ü", "string"))
-    return Version(
-        id=version,
-        dataset=steps[claim.step].dataset,
-        partition=steps[claim.step].partition,
-        stored=Stored(f"{version}.parquet", 10, "c" * 32, schema, digest()),
-        environment=run.environment,
-        run=str(claim.run),
-        step=claim.step,
-        code=code,
-        inputs=(InputVersion("raw", "2013-01-01", "v0"),),
-        created_at=at(1),
-        seconds=1.5,
-    )
-
-
-def publish(store: Store, claim: Claim, version: str, code: str = "c1", minutes: float = 2) -> str:
-    outcome = Publication(claim, output(store, claim, version, code))
-    return store.settle([outcome], at(minutes))[0].result
-
-
-def make(
-    store: Store, partition: str, version: str, environment: str = "production", minutes: float = 2
-) -> str:
-    """Publish one version of a partition in a run of its own."""
-    shown = store.pointers(environment).get(("a/b", partition))
-    run = begin(store, step(partition, expects=shown), environment=environment)
-    (claim,) = take(store, run)
-    result = publish(store, claim, version, minutes=minutes)
-    store.end_run(run, "done", at(minutes))
-    return result
-
-
-def a_move(*changes: tuple[str, str | None, str | None], **more: object) -> NewMove:
-    pointers = tuple(PointerChange("a/b", partition, old, new) for partition, old, new in changes)
-    move = NewMove("promote", "production", "ann", "better", "fix", pointers)
-    return msgspec.structs.replace(move, **more)
-
 
 # Environments
 
@@ -380,9 +265,10 @@ def test_a_failed_step_frees_nothing_and_is_not_tried_again(store: Store) -> Non
     assert take(store, run) == []
     (attempt,) = store.attempts(run)
     assert (attempt.failure_class, attempt.message, attempt.details) == ("bug", "broke", "trace")
-    assert store.next_retry(run) is None
-    event = msgspec.json.decode(store.events()[-1].body)
-    assert (event["type"], event["final"]) == ("StepFailed", True)
+    assert store.next_due() is None
+    failed, ended = (msgspec.json.decode(event.body) for event in store.events()[-2:])
+    assert (failed["type"], failed["final"]) == ("StepFailed", True)
+    assert (ended["type"], ended["state"], ended["skipped"]) == ("RunEnded", "failed", 1)
 
 
 def test_a_retry_waits_for_its_time(store: Store) -> None:
@@ -391,34 +277,24 @@ def test_a_retry_waits_for_its_time(store: Store) -> None:
     later = Failure(one, "transient", "once more", retry_in=3600.0)
     now = Failure(two, "transient", "once more", retry_in=0.0)
     assert [each.result for each in store.settle([later, now], at(2))] == ["retry", "retry"]
-    assert store.next_retry(run) == 0.0
+    assert store.next_due() == 0.0
     (again,) = take(store, run)
     assert (again.step, again.attempt) == ("s2", 2)
-    seconds = store.next_retry(run)
+    assert publish(store, again, "v2") == "done"
+    seconds = store.next_due()
     assert seconds is not None
     assert 3500 < seconds <= 3600
-    assert publish(store, again, "v2") == "done"
     assert store.steps(run)[1].failure_class is None
     assert [each.state for each in store.attempts(run, "s2")] == ["failed", "done"]
-
-
-def test_a_living_lease_is_not_taken_over(store: Store) -> None:
-    run = begin(store, step("s1"), step("s2"))
-    take(store, run, limit=1, owner="w1", lease=0.0)
-    assert store.extend(run, "w1", lease=60.0) == 1
-    assert [each.step for each in take(store, run, owner="w2")] == ["s2"]
-    assert store.owners(run) == ("w1", "w2")
-    assert store.extend(run, "nobody", lease=60.0) == 0
 
 
 def test_what_a_dead_owner_ran_is_ready_again(store: Store) -> None:
     run = begin(store, step("s1"), step("s2"), step("s3"))
     dead = take(store, run, limit=2, owner="dead")
     alive = take(store, run, owner="alive")
-    assert store.abandon(run, "dead", at(2)) == 2
+    assert store.abandon("dead", at(2)) == 2
     assert store.owners(run) == ("alive",)
     assert publish(store, dead[0], "v1") == "fenced"
-    assert store.extend(run, "dead", lease=60.0) == 0
     assert [each.step for each in take(store, run, owner="new")] == ["s1", "s2"]
     assert publish(store, alive[0], "v3") == "done"
     assert [each.state for each in store.attempts(run, "s1")] == ["abandoned", "running"]
@@ -429,7 +305,7 @@ def test_two_stores_never_claim_the_same_step(open_same: Opener, store: Store) -
     taken: list[str] = []
 
     def work(owner: str, mine: Store) -> None:
-        while claims := mine.claim(run, owner, 3, lease=60.0, now=at(1)):
+        while claims := mine.claim(owner, 3, lease=60.0, now=at(1), runs=[run]):
             taken.extend(each.step for each in claims)
             results = mine.settle([Publication(c, output(mine, c, f"v{c.step}")) for c in claims], at(2))
             assert {each.result for each in results} == {"done"}
@@ -675,8 +551,8 @@ def test_what_nobody_needs_may_go(store: Store) -> None:
 
 
 def test_an_unfinished_run_keeps_what_it_made(store: Store) -> None:
-    run = begin(store, step("s1"))
-    (claim,) = take(store, run)
+    run = begin(store, step("s1"), step("s2"))
+    (claim,) = take(store, run, limit=1)
     publish(store, claim, "v1")
     store.move(a_move(("s1", "v1", None)), at(3))
     assert store.unreferenced_versions(at(99)) == ()

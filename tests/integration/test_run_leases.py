@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -10,10 +11,10 @@ from sidestage.errors import NameRefused, StoreError
 from sidestage.plan.world import Selection
 from sidestage.project.candidates import new_environment
 from sidestage.project.project import Project
-from sidestage.run import runner
+from sidestage.run.dispatcher import Dispatcher
 from sidestage.runtime.alone import Occupied, alone
 from sidestage.runtime.lifeline import is_dead, scratch_is_dead, scratch_name, this_process
-from sidestage.store.records import Environment, NewRun, NewStep
+from sidestage.store.records import Environment, NewRun, NewStep, Worker
 
 CODE = """
 import time
@@ -43,10 +44,12 @@ def begin_elsewhere(project, lease):
     """Record a run that a process of another host is executing."""
     now = datetime.now(UTC)
     project.store.save_environment(Environment("production", None, "", "open", now))
-    run = NewRun("small", "production", "tree", "ann", "", "{}")
+    there = Worker("elsewhere:17:4711", (), 1, draining=False, started_at=now, seen_at=now)
+    project.store.beat(there, lease=lease, now=now)
+    run = NewRun("small", "production", "tree", "ann", "", "{}", driver=there.name)
     step = NewStep("small.make@slow", "small.make", "rows", "slow", None)
     run_id = project.store.begin_run(run, [step], now)
-    assert len(project.store.claim(run_id, "elsewhere:17:4711", 5, lease=lease, now=now)) == 1
+    assert len(project.store.claim("elsewhere:17:4711", 5, lease=lease, now=now, runs=[run_id])) == 1
     return run_id
 
 
@@ -66,38 +69,34 @@ def test_a_run_of_another_host_that_holds_its_lease_is_left_alone(project):
     assert project.store.pointers("production") == {}
 
 
-def test_a_run_that_was_killed_after_its_last_publication_is_closed_by_the_next_command(project):
-    """There is nothing left to do then, but the catalog must not say for ever that it is being executed."""
-    done = project.run(Selection("small"))
-    project.store.reopen_run(done.run)
-    assert project.run(Selection("small")) is None
-    assert project.store.run(done.run).state == "done"
-
-
-def test_a_process_that_slept_through_its_leases_publishes_every_step_once(project, monkeypatch):
+def test_a_process_that_slept_through_its_leases_publishes_every_step_once(project, new_project, monkeypatch):
     """Its first attempt is fenced, and must not be taken for the second one, which runs at the same time."""
-    monkeypatch.setattr(runner, "LEASE_SECONDS", 0.4)
-    keep_leases = runner.Runner._keep_leases
+    settings = "[run]\nworkers = 2\nlease = 0.4\n"
+    with Project(new_project(CODE, name="sleepy", settings=settings).root) as sleepy:
+        beat = Dispatcher._beat
+        slept = []
 
-    def sleep_first(self, run_id):
-        if len(project.store.attempts(run_id, "small.make@slow")) > 1:
-            keep_leases(self, run_id)
+        def sleep_once(self):
+            run = next((each.id for each in sleepy.store.open_runs()), 0)
+            if not slept and len(sleepy.store.attempts(run, "small.make@slow")) == 1:
+                time.sleep(0.5)
+                taken = sleepy.store.claim("other", 1, lease=0.05, now=sleepy.clock.now(), runs=[run])
+                slept.extend(each.step for each in taken)
+            beat(self)
 
-    monkeypatch.setattr(runner.Runner, "_keep_leases", sleep_first)
-    summary = project.run(Selection("small"))
-    assert (summary.state, summary.published) == ("done", 21)
-    attempts = project.store.attempts(summary.run, "small.make@slow")
-    assert [entry.state for entry in attempts][:1] == ["abandoned"]
-    assert [entry.state for entry in attempts][-1:] == ["done"]
-    log = project.store.pointer_log(limit=1000)
-    assert len(log) == len({entry.partition for entry in log}) == 21
-    versions = project.store.versions(project.store.pointers("production").values()).values()
-    assert all(version.id in version.stored.path for version in versions)
-    files = {
-        path.relative_to(project.layout.lake).as_posix() for path in project.layout.lake.rglob("*.parquet")
-    }
-    assert {version.stored.path for version in versions} <= files
-    assert len(files) <= 21 + len(attempts), "what was fenced was thrown away, but for what was being written"
+        monkeypatch.setattr(Dispatcher, "_beat", sleep_once)
+        summary = sleepy.run(Selection("small"))
+        assert (summary.state, summary.published) == ("done", 21)
+        assert slept == ["small.make@slow"]
+        attempts = sleepy.store.attempts(summary.run, "small.make@slow")
+        assert [entry.state for entry in attempts] == ["abandoned", "abandoned", "done"]
+        log = sleepy.store.pointer_log(limit=1000)
+        assert len(log) == len({entry.partition for entry in log}) == 21
+        versions = sleepy.store.versions(sleepy.store.pointers("production").values()).values()
+        assert all(version.id in version.stored.path for version in versions)
+        lake = sleepy.layout.lake
+        files = {path.relative_to(lake).as_posix() for path in lake.rglob("*.parquet")}
+        assert {version.stored.path for version in versions} <= files
 
 
 def test_a_lock_is_held_by_one_and_given_back_with_its_holder(tmp_path):

@@ -112,7 +112,7 @@ def worker(url: str, run: int, owner: str, *, hold: bool = False) -> Callable[[i
         with open_store(url) as store:
             while any(each.state not in ("done", "failed") for each in store.steps(run)):
                 for _ in range(20):
-                    claims = store.claim(run, owner, 3, lease=60, now=NOW)
+                    claims = store.claim(owner, 3, lease=60, now=NOW, runs=[run])
                     if hold:
                         signal.pause()
                     outcomes = [publication(each) for each in claims]
@@ -166,7 +166,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_is_half_after_kills(
         other.signal(signal.SIGKILL)
         take_in(other, -signal.SIGKILL)
         with open_store(url) as store:
-            store.abandon(run, f"other {kill - 1}", NOW)
+            store.abandon(f"other {kill - 1}", NOW, run=run)
             assert f"other {kill - 1}" not in store.owners(run)
         other = start(f"other {kill}")
     take_in(other, 0)
@@ -182,7 +182,7 @@ def test_a_paused_worker_that_wakes_up_late_is_refused(url: str, processes: list
 
     def late(pipe: int) -> None:
         with open_store(url) as store:
-            claims = store.claim(run, "late", 1, lease=0.05, now=NOW)
+            claims = store.claim("late", 1, lease=0.05, now=NOW, runs=[run])
             os.write(pipe, b"claimed\n")
             os.kill(os.getpid(), signal.SIGSTOP)
             (settled,) = store.settle([publication(claims[0])], NOW)
@@ -193,7 +193,7 @@ def test_a_paused_worker_that_wakes_up_late_is_refused(url: str, processes: list
     with open_store(url) as store:
         claims: tuple[Claim, ...] = ()
         while not claims:
-            claims = store.claim(run, "prompt", 1, lease=60, now=NOW)
+            claims = store.claim("prompt", 1, lease=60, now=NOW, runs=[run])
             time.sleep(0.01)
         processes[0].signal(signal.SIGCONT)
         assert processes[0].wait() == (0, ["claimed", "fenced"])

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,57 +16,62 @@ import psycopg
 
 NOBODY = 65534
 START_SECONDS = 60.0
+STOP_SECONDS = 30.0
 
 
 @contextlib.contextmanager
 def postgresql(folder: Path) -> Iterator[str]:
     """Yield the URL of a server that lives in ``folder`` and is gone afterwards."""
-    programs = _programs(folder)
-    data, port = folder / "data", _free_port()
-    as_user = _unprivileged(folder)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
-    with (folder / "log").open("wb") as log:
-        how: dict[str, Any] = {"cwd": "/", "env": environment, "stdout": log, "stderr": log, **as_user}
-        subprocess.run(
-            [
-                programs / "initdb",
-                "-D",
-                data,
-                "-U",
-                "postgres",
-                "-A",
-                "trust",
-                "-E",
-                "UTF8",
-                "--locale=C",
-                "--no-sync",
-            ],
-            check=True,
-            **how,
-        )
-        server = subprocess.Popen(
-            [
-                programs / "postgres",
-                "-D",
-                data,
-                "-k",
-                folder,
-                "-h",
-                "127.0.0.1",
-                "-p",
-                str(port),
-                "-c",
-                "fsync=off",
-            ],
-            **how,
-        )
+    server = Server(folder, ("fsync=off",))
+    server.start()
+    try:
+        yield server.url
+    finally:
+        server.stop()
+
+
+class Server:
+    """A server that lives in a folder and can be started again on the same data, with ``settings``."""
+
+    def __init__(self, folder: Path, settings: Sequence[str] = ()) -> None:
+        self._programs = _programs(folder)
+        self._folder = folder
+        self._data = folder / "data"
+        self._port = _free_port()
+        self._settings = [word for setting in settings for word in ("-c", setting)]
+        self._as_user = _unprivileged(folder)
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
+        words = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        with self._log() as log:
+            command = [self._programs / "initdb", "-D", self._data, *words]
+            subprocess.run(command, check=True, **self._how(log))
+
+    def start(self) -> None:
+        """Start it on the data that is there, and wait until it answers."""
+        where = ("-D", self._data, "-k", self._folder, "-h", "127.0.0.1", "-p", str(self._port))
+        with self._log() as log:
+            command = [self._programs / "postgres", *where, *self._settings]
+            self._process = subprocess.Popen(command, **self._how(log))
         try:
-            url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
-            _wait_until_ready(url, server)
-            yield url
-        finally:
-            server.send_signal(signal.SIGINT)
-            server.wait(30)
+            _wait_until_ready(self.url, self._process)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self, *, immediately: bool = False) -> None:
+        """Stop it, if it runs; ``immediately`` is as after a crash: nothing is written any more."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(signal.SIGQUIT if immediately else signal.SIGINT)
+            process.wait(STOP_SECONDS)
+
+    def _log(self) -> Any:
+        return (self._folder / "log").open("ab")
+
+    def _how(self, log: Any) -> dict[str, Any]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        return {"cwd": "/", "env": environment, "stdout": log, "stderr": log, **self._as_user}
 
 
 def _programs(folder: Path) -> Path:

@@ -12,9 +12,11 @@ import sidestage
 SOURCE = Path(__file__).parents[2] / "src"
 HEAVY = ["pyarrow", "duckdb", "numpy", "sqlalchemy", "alembic", "rich", "click", "polars", "pandas", "jinja2"]
 NAMES = [
+    "Cancelled",
     "Daily",
     "Dataset",
     "Hourly",
+    "Limits",
     "Monthly",
     "Partition",
     "Pipeline",
@@ -26,8 +28,11 @@ NAMES = [
     "SidestageError",
     "Single",
     "Static",
+    "Terms",
+    "Value",
     "Weekly",
     "all_of",
+    "current_attempt",
     "fixed",
     "latest",
     "same",

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from sidestage.events import Event, RunEnded, RunStarted, StepFailed, StepPublished, StepReused
+from sidestage.events import Event, RunEnded, RunStarted, StepFailed, StepPublished, StepReused, StepWaits
 
 _SHOWN_FAILURES = 5
 
@@ -55,6 +55,8 @@ class RunProgress:
                 self._advance(step)
             case StepFailed():
                 self._failed(event)
+            case StepWaits(step=step, why=why) if not self._quiet:
+                self._console.print(f"[yellow]![/yellow] {escape(step)} is {escape(why)}", soft_wrap=True)
             case RunEnded():
                 self._progress.refresh()
 

@@ -4,7 +4,7 @@ from rich.markup import escape
 
 from sidestage.cli.console import console
 from sidestage.cli.options import print_json
-from sidestage.run.runner import RunSummary
+from sidestage.run.summary import RunSummary
 
 STEPS_FAILED = 4
 

@@ -9,7 +9,7 @@ from sidestage.cli.console import console
 from sidestage.cli.options import json_option, print_json, project_option, shared
 from sidestage.observe.status import RunDetails, RunStatus, Status, read_run, read_status
 from sidestage.project.project import Project
-from sidestage.store.records import Run
+from sidestage.store.records import Run, Worker
 
 
 @click.command("status")
@@ -23,7 +23,7 @@ def command(runs: int, run_id: int | None, start: str, as_json: bool) -> int:
             details = read_run(project.store, run_id, project.layout.logs)
             print_json(details) if as_json else _show_details(details)
             return 0
-        status = read_status(project.store, runs=runs)
+        status = read_status(project.store, runs=runs, pools=project.file.pool_list, now=project.clock.now())
     if as_json:
         print_json(status)
     else:
@@ -45,6 +45,18 @@ def _show(status: Status) -> None:
     out.print(table)
     for entry in status.runs:
         _show_run(out, entry)
+    for wait in status.waits:
+        more = f" and {wait.steps - 1} more" if wait.steps > 1 else ""
+        out.print(f"run {wait.run}: {escape(wait.first)}{more} {escape(wait.why)}", soft_wrap=True)
+    for worker in status.workers:
+        _show_worker(out, worker)
+
+
+def _show_worker(out: Console, worker: Worker) -> None:
+    state = ("draining" if worker.draining else "working") if worker.alive else "silent"
+    serves = f", serves {', '.join(worker.queues)}" if worker.queues else ""
+    seen = f", last seen {worker.seen_at:%Y-%m-%d %H:%M:%S}" if not worker.alive else ""
+    out.print(f"worker {escape(worker.name)} {state}: {worker.slots} slots{serves}{seen}", soft_wrap=True)
 
 
 def _show_details(details: RunDetails) -> None:

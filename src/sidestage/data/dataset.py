@@ -34,6 +34,9 @@ class Dataset:
 
     __slots__ = ("checks", "compare", "description", "key", "name", "partitions")
 
+    is_value = False
+    """Whether a partition is one small value instead of rows."""
+
     def __init__(
         self,
         name: str,
@@ -60,6 +63,24 @@ class Dataset:
 
     def __repr__(self) -> str:
         return f"Dataset({self.name!r}, {self.partitions.describe()})"
+
+
+class Value(Dataset):
+    """A dataset whose every partition is one small value: text, numbers, lists and mappings, as in JSON.
+
+    It lies in the catalog itself, without a file: for watermarks, counts, the receipt of an order that was
+    sent. Whoever reads one partition gets the value; whoever reads several, a mapping from keys to values.
+    """
+
+    __slots__ = ()
+
+    is_value = True
+
+    def __init__(self, name: str, partitions: AnyPartitions | None = None, *, description: str = "") -> None:
+        super().__init__(name, partitions, description=description)
+
+    def __repr__(self) -> str:
+        return f"Value({self.name!r}, {self.partitions.describe()})"
 
 
 class Read:

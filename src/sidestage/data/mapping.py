@@ -172,6 +172,9 @@ class Fixed(msgspec.Struct, frozen=True, tag="fixed"):
 
 
 AnyMapping = Same | Window | AllOf | Latest | Fixed
+
+ONE_PARTITION = (Same, Latest, Fixed)
+"""Mappings that give at most one partition."""
 """Every kind of mapping; JSON is read as this type."""
 
 

@@ -60,7 +60,8 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     """A file written aside: not yet visible, already durable.
 
     ``path`` is relative to the root of the substrate; ``bytes`` is the file's size; ``checksum`` is the
-    XXH3-128 of the file's bytes in hexadecimal.
+    XXH3-128 of the file's bytes in hexadecimal. A single small value has no file: it is ``value``, as JSON,
+    and lies in the catalog.
     """
 
     path: str
@@ -68,6 +69,7 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     checksum: str
     schema: tuple[Column, ...]
     digest: Digest
+    value: str | None = None
 
 
 class Version(msgspec.Struct, frozen=True, gc=False):

@@ -1,16 +1,19 @@
 """The state of a project in a few values."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
 
 from sidestage.data.version import Version
 from sidestage.errors import NotFound
+from sidestage.observe.waits import Wait, read_waits
+from sidestage.policy.pool import Pool
 from sidestage.runtime.logs import attempt_log
 from sidestage.store.contract import PointerKey, Store
-from sidestage.store.records import Attempt, Environment, Run, Step
+from sidestage.store.records import Attempt, Environment, Run, Step, Worker
 
 
 class DatasetStatus(msgspec.Struct, frozen=True):
@@ -65,15 +68,19 @@ class RunDetails(msgspec.Struct, frozen=True):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """Environments, the newest runs, and how much each environment has of its own."""
+    """Environments with how much each has of its own, the newest runs, workers, and what steps wait for."""
 
     environments: tuple[Environment, ...]
     own_pointers: dict[str, int]
     runs: tuple[RunStatus, ...]
+    workers: tuple[Worker, ...] = ()
+    waits: tuple[Wait, ...] = ()
 
 
-def read_status(store: Store, *, runs: int = 5) -> Status:
-    """Return the state of everything that the store knows."""
+def read_status(
+    store: Store, *, runs: int = 5, pools: Collection[Pool] = (), now: datetime | None = None
+) -> Status:
+    """Return the state of everything that the store knows; what waits only with ``now``."""
     environments = store.environments()
     return Status(
         environments=environments,
@@ -81,6 +88,8 @@ def read_status(store: Store, *, runs: int = 5) -> Status:
             environment.name: len(store.pointers(environment.name)) for environment in environments
         },
         runs=tuple(_run_status(store, run) for run in store.runs(limit=runs)),
+        workers=store.workers(),
+        waits=() if now is None else read_waits(store, pools, now),
     )
 
 

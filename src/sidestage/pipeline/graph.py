@@ -109,9 +109,11 @@ def _ordered(writers: dict[str, tuple[Pipeline, Task]]) -> list[tuple[Pipeline, 
 def _check_annotations(task: Task) -> None:
     inputs, output = task.annotations()
     try:
-        for annotation in inputs.values():
-            check_input_annotation(annotation)
-        check_output_annotation(output)
+        for parameter, annotation in inputs.items():
+            if not task.reads[parameter].dataset.is_value:
+                check_input_annotation(annotation)
+        if not task.writes.is_value:
+            check_output_annotation(output)
     except DefinitionError as error:
         raise DefinitionError(
             f"{task.location}: task {task.name!r}: {error.message}", hint=error.hint

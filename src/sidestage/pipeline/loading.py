@@ -26,6 +26,8 @@ from sidestage.pipeline.manifest import DatasetSpec, Manifest, PipelineSpec, Rea
 from sidestage.pipeline.pipeline import Pipeline
 from sidestage.pipeline.projectfile import FILE_NAME, ProjectFile
 from sidestage.pipeline.task import Task
+from sidestage.pipeline.terms import VENV, requirements_of
+from sidestage.policy.limits import Limits
 
 
 def load(root: Path, file: ProjectFile) -> Graph:
@@ -107,6 +109,7 @@ def _dataset_spec(dataset: Dataset) -> DatasetSpec:
         checks=_only(AnyCheck, dataset.checks, dataset),
         compare=_only(AnyRule, dataset.compare, dataset),
         description=dataset.description,
+        is_value=dataset.is_value,
     )
 
 
@@ -127,7 +130,11 @@ def _task_spec(graph: Graph, pipeline: Pipeline, task: Task, root: Path, index: 
         for parameter, read in task.reads.items()
     )
     cut = _cut(task.writes.partitions)
-    text = msgspec.json.encode((reads, task.writes.name, cut, task.writes.checks)).decode()
+    terms = task.terms.merged(pipeline.terms)
+    declared: tuple[object, ...] = (reads, task.writes.name, cut, task.writes.checks)
+    if terms.runtime is not None and terms.runtime.startswith(VENV):
+        declared = (*declared, requirements_of(terms.runtime, root))
+    text = msgspec.json.encode(declared).decode()
     if task.function is not None:
         fingerprint = index.of_function(task.function, text)
     else:
@@ -141,6 +148,11 @@ def _task_spec(graph: Graph, pipeline: Pipeline, task: Task, root: Path, index: 
         fingerprint=fingerprint,
         location=_relative(str(task.location), root),
         retry=pipeline.retry if task.retry is None else task.retry,
+        limits=Limits() if terms.limits is None else terms.limits,
+        runtime=terms.runtime or "process",
+        queue=terms.queue or "default",
+        pool=terms.pool,
+        slots=terms.slots or 1,
     )
 
 

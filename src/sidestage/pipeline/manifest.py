@@ -10,6 +10,7 @@ from sidestage.data.keyed import AnyPartitions
 from sidestage.data.mapping import AnyMapping
 from sidestage.errors import NotFound
 from sidestage.pipeline.playbook import KnownFailure
+from sidestage.policy.limits import Limits
 from sidestage.policy.retry import Retry
 
 
@@ -22,6 +23,7 @@ class DatasetSpec(msgspec.Struct, frozen=True):
     checks: tuple[AnyCheck, ...]
     compare: tuple[AnyRule, ...]
     description: str = ""
+    is_value: bool = False
 
 
 class ReadSpec(msgspec.Struct, frozen=True):
@@ -33,7 +35,11 @@ class ReadSpec(msgspec.Struct, frozen=True):
 
 
 class TaskSpec(msgspec.Struct, frozen=True):
-    """A task as declared. ``id`` is ``pipeline.name``; ``fingerprint`` stands for all code it runs."""
+    """A task as declared. ``id`` is ``pipeline.name``; ``fingerprint`` stands for all code it runs.
+
+    Only workers that serve ``queue`` run it; each step holds ``slots`` of ``pool`` meanwhile, if it has one.
+    ``runtime`` is ``process``, ``fresh`` or ``venv:FILE``.
+    """
 
     id: str
     pipeline: str
@@ -43,6 +49,11 @@ class TaskSpec(msgspec.Struct, frozen=True):
     fingerprint: str
     location: str
     retry: Retry
+    limits: Limits = Limits()
+    runtime: str = "process"
+    queue: str = "default"
+    pool: str | None = None
+    slots: int = 1
 
 
 class PipelineSpec(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ from sidestage.data.names import check_pipeline_name
 from sidestage.errors import DefinitionError
 from sidestage.pipeline.playbook import Playbook
 from sidestage.pipeline.task import Location, Reads, Task, read_query
+from sidestage.pipeline.terms import Terms
 from sidestage.policy.retry import Retry
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -18,7 +19,8 @@ class Pipeline:
     """Tasks that belong together.
 
     ``owner`` is who is asked when it fails, ``retry`` how often a failed step is tried again unless its task
-    says otherwise, ``playbook`` its known failures and their answers. Raises NameRefused.
+    says otherwise, ``playbook`` its known failures and their answers, ``terms`` under which its tasks run
+    (limits, runtime, queue, pool), unless they have terms of their own. Raises NameRefused.
     """
 
     def __init__(
@@ -29,21 +31,29 @@ class Pipeline:
         retry: Retry | None = None,
         playbook: Playbook | None = None,
         description: str = "",
+        terms: Terms | None = None,
     ) -> None:
         self.name = check_pipeline_name(name)
         self.owner = owner
         self.retry = Retry() if retry is None else retry
         self.playbook = playbook
         self.description = description
+        self.terms = Terms() if terms is None else terms
         self.tasks: dict[str, Task] = {}
 
     def task(
-        self, *, writes: Dataset, reads: Reads = (), name: str | None = None, retry: Retry | None = None
+        self,
+        *,
+        writes: Dataset,
+        reads: Reads = (),
+        name: str | None = None,
+        retry: Retry | None = None,
+        terms: Terms | None = None,
     ) -> Callable[[Function], Function]:
         """Declare the decorated function as a task; the function itself stays as it is.
 
         It takes the partition to make, then one input for each dataset of ``reads`` in the type that the
-        parameter annotates, and returns the partition's rows. Raises DefinitionError.
+        parameter annotates, and returns the partition's rows, or its value. Raises DefinitionError.
         """
 
         def declare(function: Function) -> Function:
@@ -55,6 +65,7 @@ class Pipeline:
                     location=Location.of_function(function),
                     function=function,
                     retry=retry,
+                    terms=Terms() if terms is None else terms,
                 )
             )
             return function
@@ -62,7 +73,14 @@ class Pipeline:
         return declare
 
     def sql(
-        self, name: str, *, writes: Dataset, query: str, reads: Reads = (), retry: Retry | None = None
+        self,
+        name: str,
+        *,
+        writes: Dataset,
+        query: str,
+        reads: Reads = (),
+        retry: Retry | None = None,
+        terms: Terms | None = None,
     ) -> None:
         """Declare a DuckDB query as a task: SQL text, or the path of a ``.sql`` file.
 
@@ -72,7 +90,17 @@ class Pipeline:
         """
         location = Location.of_caller(1)
         text = read_query(query, Path(location.file).resolve().parent, location)
-        self._add(Task(name, reads=reads, writes=writes, location=location, query=text, retry=retry))
+        self._add(
+            Task(
+                name,
+                reads=reads,
+                writes=writes,
+                location=location,
+                query=text,
+                retry=retry,
+                terms=Terms() if terms is None else terms,
+            )
+        )
 
     def _add(self, task: Task) -> None:
         other = self.tasks.get(task.name)

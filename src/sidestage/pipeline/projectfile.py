@@ -1,12 +1,16 @@
 """The file ``sidestage.toml`` at the root of a project."""
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
-from sidestage.errors import ConfigurationError
+from sidestage.errors import ConfigurationError, DefinitionError
+from sidestage.policy.pool import Pool
 
 FILE_NAME = "sidestage.toml"
+_DAY = 86_400.0
+_SHORTEST_LEASE = 0.1
 
 
 class CodeSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -18,9 +22,39 @@ class CodeSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RunSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``[run]``: how many worker processes; 0 stands for one for each processor."""
+    """``[run]``: how many worker processes, 0 for one for each processor; how long things may take.
+
+    ``lease``: seconds that a worker may be silent before others take over what it runs. ``stop``: seconds
+    within which an attempt that is to stop is gone. ``wait_alert``: seconds after which people are told
+    that a step waits for slots.
+    """
 
     workers: int = 0
+    lease: float = 2.5
+    stop: float = 2.0
+    wait_alert: float = 600.0
+
+    def __post_init__(self) -> None:
+        if (
+            self.workers < 0
+            or not _SHORTEST_LEASE <= self.lease <= _DAY
+            or not 0 <= self.stop <= _DAY
+            or not self.wait_alert > 0
+        ):
+            raise ValueError("[run] asks for numbers that make no sense: see docs/reference/configuration.md")
+
+
+class PoolSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[pools.NAME]``: how many slots it has, and how many are kept for which pipeline."""
+
+    slots: int
+    reserved: dict[str, int] = {}
+
+
+class StageSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[stage]``: the wall around a candidate's code. ``auto`` takes Landlock where the kernel has it."""
+
+    sandbox: Literal["auto", "none", "landlock", "strict"] = "auto"
 
 
 class StateSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,6 +71,16 @@ class ProjectFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     project: CodeSection
     run: RunSection = RunSection()
     state: StateSection = StateSection()
+    stage: StageSection = StageSection()
+    pools: dict[str, PoolSection] = {}
+
+    def __post_init__(self) -> None:
+        _ = self.pool_list  # refuses what makes no sense
+
+    @property
+    def pool_list(self) -> tuple[Pool, ...]:
+        """The pools that the file defines."""
+        return tuple(Pool(name, pool.slots, pool.reserved) for name, pool in self.pools.items())
 
 
 def find_root(start: Path) -> Path:
@@ -57,7 +101,8 @@ def read_project_file(root: Path) -> ProjectFile:
         return msgspec.toml.decode(path.read_bytes(), type=ProjectFile)
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, DefinitionError) as error:
         raise ConfigurationError(
-            f"{path}: {error}.", hint="The sections are [project], [run] and [state]; see docs/start."
+            f"{path}: {error}.",
+            hint="The sections are [project], [run], [stage], [state] and [pools.NAME]; see docs/start.",
         ) from error

@@ -9,6 +9,7 @@ from typing import Any
 from sidestage.data.dataset import Dataset, Read
 from sidestage.data.names import check_task_name
 from sidestage.errors import DefinitionError
+from sidestage.pipeline.terms import Terms
 from sidestage.policy.retry import Retry
 
 Reads = Dataset | Read | Sequence[Dataset | Read] | Mapping[str, Dataset | Read]
@@ -55,7 +56,7 @@ class Task:
     ``query`` is the SQL text of a SQL task and None for a function. Made by Pipeline.task and Pipeline.sql.
     """
 
-    __slots__ = ("function", "location", "name", "query", "reads", "retry", "writes")
+    __slots__ = ("function", "location", "name", "query", "reads", "retry", "terms", "writes")
 
     def __init__(
         self,
@@ -67,13 +68,20 @@ class Task:
         function: Callable[..., Any] | None = None,
         query: str | None = None,
         retry: Retry | None = None,
+        terms: Terms = Terms(),  # noqa: B008  # a frozen value
     ) -> None:
         self.name = check_task_name(name)
         self.location = location
         self.function = function
         self.query = query
         self.writes = _only_dataset(writes, name, location)
+        if self.writes.is_value and function is None:
+            raise DefinitionError(
+                f"{location}: the SQL task {name!r} writes {self.writes.name!r}, which is no rows.",
+                hint="A query makes rows: declare a Dataset.",
+            )
         self.retry = retry
+        self.terms = terms
         self.reads = _by_parameter(reads, function, name, location)
 
     def annotations(self) -> tuple[dict[str, Any], Any]:
@@ -131,7 +139,10 @@ def _by_parameter(
 ) -> dict[str, Read]:
     if isinstance(reads, Mapping):
         named = {parameter: _read(value, name, location) for parameter, value in reads.items()}
-        if function is not None:
+        if function is None:
+            for read in named.values():
+                _refuse_value(read, name, location)
+        else:
             # Inputs are passed by position, so they stand in the order of the parameters.
             return {each: named[each] for each in _matched_parameters(named, function, name, location)}
         return named
@@ -152,6 +163,7 @@ def _by_parameter(
 def _by_last_part(reads: Sequence[Read], name: str, location: Location) -> dict[str, Read]:
     named: dict[str, Read] = {}
     for read in reads:
+        _refuse_value(read, name, location)
         relation = read.dataset.name.rsplit("/", 1)[-1].replace("-", "_")
         other = named.setdefault(relation, read)
         if other is not read:
@@ -161,6 +173,14 @@ def _by_last_part(reads: Sequence[Read], name: str, location: Location) -> dict[
                 hint=f'Name them: reads={{"{relation}": ..., "other": ...}}.',
             )
     return named
+
+
+def _refuse_value(read: Read, name: str, location: Location) -> None:
+    if read.dataset.is_value:
+        raise DefinitionError(
+            f"{location}: the SQL task {name!r} reads {read.dataset.name!r}, which is a value and no rows.",
+            hint="Read it in a Python task, or make it a Dataset.",
+        )
 
 
 def _input_parameters(function: Callable[..., Any], name: str, location: Location) -> list[str]:

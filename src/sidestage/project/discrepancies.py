@@ -79,10 +79,11 @@ def publish_discrepancies(
 
 def _begin(store: Store, clock: Clock, environment: str, by: str) -> Claim:
     shown = store.pointers(environment, datasets=[DATASET]).get((DATASET, _PARTITION))
-    run = NewRun(PIPELINE, environment, code="", by=by, reason="compare", plan="")
+    me = this_process()
+    run = NewRun(PIPELINE, environment, code="", by=by, reason="compare", plan="", driver=me)
     step = NewStep(_STEP, _TASK, DATASET, _PARTITION, expects=shown)
     run_id = store.begin_run(run, [step], clock.now())
-    (claim,) = store.claim(run_id, this_process(), 1, lease=_LEASE_SECONDS, now=clock.now())
+    (claim,) = store.claim(me, 1, lease=_LEASE_SECONDS, now=clock.now(), runs=[run_id])
     return claim
 
 

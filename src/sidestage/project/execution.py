@@ -1,39 +1,50 @@
-"""Runs a plan in the store: begins or reopens the run, starts workers, executes, cleans up behind them."""
+"""Executes a run in this process: begins or reopens it, drives it to its end, or gives it back."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 
 import msgspec
 
 from sidestage.clock import Clock
 from sidestage.data.lake import Lake
 from sidestage.errors import StaleWorld, StoreError
-from sidestage.events import Listener
+from sidestage.events import Listener, RunEnded, RunStarted, StepWaits
 from sidestage.pipeline.manifest import Manifest
+from sidestage.pipeline.projectfile import ProjectFile
 from sidestage.plan.plan import Plan, PlannedStep
 from sidestage.project.layout import Layout
-from sidestage.run.messages import Load
-from sidestage.run.runner import Runner, RunSummary
-from sidestage.run.workers import Workers
+from sidestage.project.patience import WaitAlarm
+from sidestage.project.workshop import home_of, new_dispatcher
+from sidestage.run.active import ActiveRun
+from sidestage.run.crew import Crew
+from sidestage.run.crews import Home
+from sidestage.run.dispatcher import Audience, Terms
+from sidestage.run.summary import RunSummary, Tally
 from sidestage.runtime.alone import Occupied, alone
 from sidestage.runtime.lifeline import is_dead, this_process
 from sidestage.store.contract import Store
-from sidestage.store.records import NewRun, NewStep, Run
+from sidestage.store.records import NewRun, NewStep, Run, Worker
 
 
 class Execution(msgspec.Struct, frozen=True):
-    """What running a plan needs besides the plan: where state lies, how many workers, who listens."""
+    """What running a plan needs besides the plan: where state lies, on what terms, who listens."""
 
     store: Store
     layout: Layout
+    file: ProjectFile
     clock: Clock
     listener: Listener
     by: str
 
-    def begin(self, plan: Plan, reason: str) -> int:
-        """Record a run of a plan."""
+    def begin(self, plan: Plan, manifest: Manifest, reason: str, *, attached: bool = True) -> int:
+        """Record a run of a plan; this process drives it, or if it is not ``attached``, workers do.
+
+        Raises StoreError while another run of the pipeline is open in the environment.
+        """
+        if attached:
+            self._say_that_we_live()
         new = NewRun(
             pipeline=plan.pipeline,
             environment=plan.environment,
@@ -41,101 +52,140 @@ class Execution(msgspec.Struct, frozen=True):
             by=self.by,
             reason=reason,
             plan=msgspec.json.encode(plan).decode(),
+            driver=this_process() if attached else None,
         )
-        return self.store.begin_run(new, [_new_step(plan, step) for step in plan.steps], self.clock.now())
+        steps = [_new_step(plan, step, manifest) for step in plan.steps]
+        return self.store.begin_run(new, steps, self.clock.now(), alone=True)
 
     def reopen(self, run: Run, manifest: Manifest) -> Plan:
         """Make a failed or interrupted run go on; return its plan.
 
-        Raises StoreError if it is being executed, StaleWorld if its code is not there any more.
+        Raises StaleWorld if its code is not there any more.
         """
-        self._take_over(run)
         plan = msgspec.json.decode(run.plan, type=Plan)
-        changed = [
-            task
-            for task, fingerprint in plan.code.items()
-            if task not in manifest.task_by_id or manifest.task_by_id[task].fingerprint != fingerprint
-        ]
+        changed = changed_tasks(plan, manifest)
         if changed:
             raise StaleWorld(
                 f"Run {run.id} was planned for other code of {', '.join(changed)}.",
                 hint="Make a new plan: what was published is not made again.",
             )
-        self.store.reopen_run(run.id)
+        self._say_that_we_live()
+        self.store.reopen_run(run.id, driver=this_process())
         return plan
 
-    def execute(self, run_id: int, plan: Plan, manifest: Manifest, workers: Workers) -> RunSummary:
-        """Execute a run with workers that load its code."""
-        runner = Runner(
-            self.store,
-            Lake(self.layout.lake),
-            workers,
-            self.clock,
-            self.listener,
-            owner=this_process(),
-            logs=self.layout.logs,
-        )
-        return runner.execute(run_id, plan, manifest)
+    def execute(self, run_id: int, plan: Plan, manifest: Manifest, home: Home, crew: Crew) -> RunSummary:
+        """Execute a run to its end, and return how it ended.
 
-    @contextmanager
-    def workers(self, count: int, code: Path) -> Iterator[Workers]:
-        """Yield workers that load the code in a folder; they are gone afterwards, and so is their scratch."""
-        with self.layout.workspace() as scratch:
-            setup = Load(root=str(code), lake=str(self.layout.lake), scratch=str(scratch))
-            workers = Workers(count, code, setup)
-            try:
-                yield workers
-            finally:
-                workers.kill()  # idle or not: what they wrote aside was either published or is nobody's
+        An interruption (KeyboardInterrupt) kills the workers, gives their steps back and ends the run as
+        cancelled before it is raised again. Raises what loading the code raised.
+        """
+        started = self.clock.monotonic()
+        tasks: dict[str, int] = {}
+        for step in plan.steps:
+            tasks[step.task] = tasks.get(step.task, 0) + 1
+        self.listener(RunStarted(self.clock.now(), str(run_id), plan.environment, len(plan.steps), tasks))
+        tally = Tally()
+        active = ActiveRun(
+            run_id, plan, manifest, home_of(home, run_id), Lake(self.layout.lake), self.layout.logs
+        )
+        dispatcher = new_dispatcher(
+            self.store,
+            self.layout,
+            crew,
+            self.clock,
+            terms=Terms(self._worker(), lease=self.file.run.lease, pools=self.file.pool_list, only=run_id),
+            open_run=lambda _: active,
+            audience=Audience(self.listener, tally),
+        )
+        alarm = WaitAlarm(self.store, self.file, self.clock)
+        try:
+            while dispatcher.tick(1.0) or dispatcher.is_open(run_id):
+                dispatcher.require_served(run_id)
+                for wait in alarm.late():
+                    self.listener(StepWaits(self.clock.now(), str(wait.run), wait.first, wait.why))
+            crew.wind_down()
+            dispatcher.close()
+        except BaseException:
+            crew.end()
+            self.store.abandon(this_process(), self.clock.now())
+            self.store.end_run(run_id, "cancelled", self.clock.now())
+            raise
+        return self._summary(run_id, tally, started)
+
+    def _summary(self, run_id: int, tally: Tally, started: float) -> RunSummary:
+        run = self.store.run(run_id)
+        assert run is not None
+        steps = self.store.steps(run_id)
+        failed = sum(step.state == "failed" for step in steps)
+        skipped = sum(step.state in ("waiting", "ready", "running") for step in steps)
+        self.listener(RunEnded(self.clock.now(), str(run_id), run.state, tally.published, failed, skipped))
+        return RunSummary(
+            run=run_id,
+            state=run.state,
+            published=sum(step.state == "done" for step in steps),
+            reused=sum(step.state == "reused" for step in steps),
+            failed=failed,
+            skipped=skipped,
+            rows=tally.rows,
+            bytes=tally.bytes,
+            seconds=self.clock.monotonic() - started,
+            user_seconds=tally.user_seconds,
+        )
 
     @contextmanager
     def alone(self, pipeline: str, environment: str) -> Iterator[None]:
-        """Be the only one who plans and runs a pipeline in an environment. Raises StoreError if not.
+        """Be the only one on this host who plans and runs a pipeline in an environment.
 
-        Runs there whose process is gone are closed first, whether or not anything is left to be done.
+        Runs there whose driver is gone are closed first, whether or not anything is left to be done. Raises
+        StoreError if another process plans or drives a run there.
         """
-        with self._locked(pipeline, environment):
-            self._end_interrupted(pipeline, environment)
-            yield
-
-    @contextmanager
-    def _locked(self, pipeline: str, environment: str) -> Iterator[None]:
         try:
             with alone(self.layout.locks / f"{environment}.{pipeline}.lock", this_process()):
+                self._end_interrupted(pipeline, environment)
                 yield
         except Occupied as occupied:
             raise _occupied(f"{pipeline!r} is being run in {environment!r}", occupied.holder) from None
 
     def running_since(self) -> datetime | None:
-        """Return when the oldest of the runs began that some process is executing now."""
-        begun = [run.created_at for run in self.store.runs(limit=1000) if self._is_executed(run)]
+        """Return when the oldest of the runs began that are being executed, or wait for workers."""
+        alive = self._alive()
+        begun = [
+            run.created_at for run in self.store.open_runs() if run.driver is None or run.driver in alive
+        ]
         return min(begun, default=None)
 
-    def _is_executed(self, run: Run) -> bool:
-        if run.state != "running":
-            return False
-        try:
-            with self._locked(run.pipeline, run.environment):
-                return not all(is_dead(owner) for owner in self.store.owners(run.id))
-        except StoreError:
-            return True
-
     def _end_interrupted(self, pipeline: str, environment: str) -> None:
-        """Close runs whose process is gone: what they published stays, what they left is planned anew."""
-        for run in self.store.runs(pipeline=pipeline, environment=environment, limit=50):
-            if run.state == "running":
-                self._take_over(run)
-                finished = all(step.state in ("done", "reused") for step in self.store.steps(run.id))
-                self.store.end_run(run.id, "done" if finished else "cancelled", self.clock.now())
-
-    def _take_over(self, run: Run) -> None:
-        # To claim nothing takes back what has run out of its lease, whoever held it, on whatever host.
-        self.store.claim(run.id, this_process(), 0, lease=0.0, now=self.clock.now())
-        for owner in self.store.owners(run.id):
-            if not is_dead(owner):
+        """Close runs whose driver is gone: what they published stays, what they left is planned anew."""
+        alive = self._alive()
+        for run in self.store.open_runs():
+            if (run.pipeline, run.environment) != (pipeline, environment) or run.driver is None:
+                continue
+            if run.driver in alive:
                 what = f"Run {run.id} of {run.pipeline!r} in {run.environment!r} is being executed"
-                raise _occupied(what, owner)
-            self.store.abandon(run.id, owner, self.clock.now())
+                raise _occupied(what, run.driver)
+            self.store.abandon(run.driver, self.clock.now())
+            self.store.end_run(run.id, "cancelled", self.clock.now())
+
+    def _alive(self) -> set[str]:
+        return {worker.name for worker in self.store.workers() if worker.alive and not is_dead(worker.name)}
+
+    def _say_that_we_live(self) -> None:
+        """Or another process could take this one, which is to drive a run, for dead."""
+        self.store.beat(self._worker(), lease=self.file.run.lease, now=self.clock.now())
+
+    def _worker(self) -> Worker:
+        now = self.clock.now()
+        slots = self.file.run.workers or os.cpu_count() or 1
+        return Worker(this_process(), (), slots, draining=False, started_at=now, seen_at=now)
+
+
+def changed_tasks(plan: Plan, manifest: Manifest) -> list[str]:
+    """Return the tasks whose code is not the one that a plan was made for."""
+    return [
+        task
+        for task, fingerprint in plan.code.items()
+        if task not in manifest.task_by_id or manifest.task_by_id[task].fingerprint != fingerprint
+    ]
 
 
 def _occupied(what: str, holder: str) -> StoreError:
@@ -146,7 +196,8 @@ def _occupied(what: str, holder: str) -> StoreError:
     )
 
 
-def _new_step(plan: Plan, step: PlannedStep) -> NewStep:
+def _new_step(plan: Plan, step: PlannedStep, manifest: Manifest) -> NewStep:
+    task = manifest.task_by_id[step.task]
     return NewStep(
         id=step.id,
         task=step.task,
@@ -154,4 +205,7 @@ def _new_step(plan: Plan, step: PlannedStep) -> NewStep:
         partition=step.partition,
         expects=step.expects,
         after=plan.predecessors(step),
+        queue=task.queue,
+        pool=task.pool,
+        slots=task.slots,
     )

@@ -39,6 +39,11 @@ class Layout(msgspec.Struct, frozen=True):
         return self.state / "releases"
 
     @property
+    def environments(self) -> Path:
+        """Virtual environments that tasks asked for, by what they hold."""
+        return self.state / "environments"
+
+    @property
     def reports(self) -> Path:
         """Comparison reports."""
         return self.state / "reports"

@@ -14,6 +14,15 @@ def ensure_production(catalog: Catalog, clock: Clock) -> None:
         catalog.save_environment(Environment(PRODUCTION, None, "", "open", clock.now()))
 
 
+def require_given(catalog: Catalog, plan: Plan) -> None:
+    """Refuse to run code that production was given nothing instead of yet. Raises GateClosed."""
+    if not plan.code.keys() <= catalog.released(PRODUCTION).keys():
+        raise GateClosed(
+            f"Production was not given all the code of {plan.pipeline!r} yet.",
+            hint=f"Its first complete run does that, attended: sidestage run {plan.pipeline}",
+        )
+
+
 def require_released(plan: Plan) -> None:
     """Refuse to run code in production that was never promoted. Raises GateClosed."""
     changed = {entry.task: entry.location for entry in plan.unreleased}

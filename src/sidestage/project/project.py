@@ -2,6 +2,7 @@
 
 import getpass
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -21,13 +22,21 @@ from sidestage.project.candidates import Candidates, new_environment
 from sidestage.project.execution import Execution
 from sidestage.project.layout import Layout
 from sidestage.project.manifests import Manifests
-from sidestage.project.production import ensure_production, release_first_code, require_released
+from sidestage.project.production import (
+    ensure_production,
+    release_first_code,
+    require_given,
+    require_released,
+)
+from sidestage.project.working import Said, Working
+from sidestage.project.workshop import candidate_home, load, open_crew
 from sidestage.project.worlds import PRODUCTION, read_world
 from sidestage.recovery.cleanup import Cleanup, Spared, clear_scratch, collect_garbage, find_garbage
 from sidestage.release.code import lay_out, name_of_working_tree
 from sidestage.release.gate import Gate
-from sidestage.run.runner import RunSummary
-from sidestage.run.workers import Workers
+from sidestage.run.crew import Crew
+from sidestage.run.crews import Home
+from sidestage.run.summary import RunSummary, Tally
 from sidestage.store.contract import Store
 from sidestage.store.records import Environment, Move, NewMove, PointerChange, Run
 from sidestage.store.sql import open_store
@@ -82,29 +91,30 @@ class Project:
 
     def plan(self, selection: Selection) -> Plan:
         """Return what would run in production, and why. Runs nothing."""
-        with self._workers(1, self.layout.root) as workers:
-            return plan_production(self._world(workers.load(), None), selection)
+        with self._crew(1) as crew:
+            return plan_production(self._world(load(crew, self._home), None), selection)
 
     def plan_candidate(self, selection: Selection, code: str, name: str) -> Plan:
         """Return what staging a candidate would run, and why. Runs nothing."""
         laid_out = lay_out(code, self.layout.root, self.layout.releases)
         candidate = new_environment(name, laid_out.name, self.clock.now())
-        with self._workers(1, Path(laid_out.root)) as workers:
-            return plan_staging(self._world(workers.load(), candidate), selection)
+        with self._crew(1) as crew:
+            manifest = load(crew, candidate_home(Path(laid_out.root), self.file))
+            return plan_staging(self._world(manifest, candidate), selection)
 
     def run(self, selection: Selection, *, workers: int | None = None, reason: str = "") -> RunSummary | None:
         """Plan and run in production; None if there was nothing to do.
 
         Raises GateClosed if the code to be run differs from what production was given.
         """
-        with self._workers(workers, self.layout.root) as crew:
-            manifest = crew.load()
+        with self._crew(workers) as crew:
+            manifest = load(crew, self._home)
             pipeline = selected_pipeline(manifest, selection)
             ensure_production(self.store, self.clock)
             with self._execution.alone(pipeline, PRODUCTION):
                 plan = plan_production(self._world(manifest, None), selection)
                 require_released(plan)
-                summary = self._execute(plan, manifest, crew, reason) if plan.steps else None
+                summary = self._execute(plan, manifest, self._home, crew, reason) if plan.steps else None
                 complete = selection.partitions is None and not selection.tasks and not plan.blocked
                 if complete and (summary is None or summary.state == "done"):
                     release_first_code(self.store, self.clock, plan, self.by)
@@ -112,13 +122,13 @@ class Project:
 
     def resume(self, pipeline: str | None = None, *, workers: int | None = None) -> RunSummary:
         """Finish the newest run of a pipeline in production that failed or was interrupted."""
-        with self._workers(workers, self.layout.root) as crew:
-            manifest = crew.load()
+        with self._crew(workers) as crew:
+            manifest = load(crew, self._home)
             chosen = selected_pipeline(manifest, Selection(pipeline))
             with self._execution.alone(chosen, PRODUCTION):
                 run = self._unfinished(chosen)
                 plan = self._execution.reopen(run, manifest)
-                return self._execution.execute(run.id, plan, manifest, crew)
+                return self._execution.execute(run.id, plan, manifest, self._home, crew)
 
     def stage(
         self, selection: Selection, code: str, name: str, *, workers: int | None = None, reason: str = ""
@@ -136,15 +146,16 @@ class Project:
             )
         laid_out = lay_out(code, self.layout.root, self.layout.releases)
         candidate = new_environment(name, laid_out.name, self.clock.now())
-        with self._workers(workers, Path(laid_out.root)) as crew:
-            manifest = crew.load()
+        home = candidate_home(Path(laid_out.root), self.file)
+        with self._crew(workers) as crew:
+            manifest = load(crew, home)
             pipeline = selected_pipeline(manifest, selection)
             with self._execution.alone(pipeline, name):
                 self._manifests.keep(laid_out.name, manifest)
                 self.store.save_environment(candidate)
                 plan = plan_staging(self._world(manifest, candidate), selection)
                 self._withdraw(plan)
-                return self._execute(plan, manifest, crew, reason or f"rehearse {laid_out.label}")
+                return self._execute(plan, manifest, home, crew, reason or f"rehearse {laid_out.label}")
 
     def compare(self, name: str) -> "Compared":
         """Compare a candidate with production, and keep the comparison and its report."""
@@ -173,6 +184,55 @@ class Project:
         """Take the newest promotion back, at once; of one pipeline, if named. Raises NotFound."""
         return self._moved(self._candidates.rollback(pipeline, reason))
 
+    def submit(self, selection: Selection, *, reason: str = "") -> int | None:
+        """Plan, and begin a run in production that workers execute; None if there is nothing to do.
+
+        Raises GateClosed if production was never given code: the first complete run does that, attended.
+        """
+        with self._crew(1) as crew:
+            manifest = load(crew, self._home)
+        pipeline = selected_pipeline(manifest, selection)
+        ensure_production(self.store, self.clock)
+        with self._execution.alone(pipeline, PRODUCTION):
+            plan = plan_production(self._world(manifest, None), selection)
+            require_released(plan)
+            require_given(self.store, plan)
+            return self._execution.begin(plan, manifest, reason, attached=False) if plan.steps else None
+
+    def work(
+        self,
+        *,
+        slots: int | None = None,
+        queues: tuple[str, ...] = (),
+        until_idle: bool = False,
+        say: Callable[[Said], None] = lambda _: None,
+    ) -> Tally:
+        """Serve open runs, of these queues or of all, until told to stop; see ``Working.work``."""
+        working = Working(
+            self.store,
+            self.layout,
+            self.file,
+            self.clock,
+            self.listener,
+            self._slots(slots),
+            queues,
+            say,
+        )
+        return working.work(until_idle=until_idle)
+
+    def cancel(self, run_id: int) -> Run:
+        """End a run; what it published stays, what runs is stopped. Raises NotFound."""
+        self.store.end_run(run_id, "cancelled", self.clock.now())
+        run = self.store.run(run_id)
+        assert run is not None
+        return run
+
+    def drain(self, worker: str) -> None:
+        """Have a worker, on whatever host, finish what it runs and claim nothing new. Raises NotFound."""
+        if not self.store.drain(worker):
+            known = ", ".join(each.name for each in self.store.workers() if each.alive) or "none"
+            raise NotFound(f"There is no worker {worker!r}.", hint=f"Known: {known}.")
+
     def clean(self, *, keep_days: int, grace: float, delete: bool) -> Cleanup:
         """Delete files that nothing refers to any more, or only say which; see ``recovery.cleanup``."""
         lake, now = Lake(self.layout.lake), self.clock.now()
@@ -192,7 +252,7 @@ class Project:
 
     @property
     def _execution(self) -> Execution:
-        return Execution(self.store, self.layout, self.clock, self.listener, self.by)
+        return Execution(self.store, self.layout, self.file, self.clock, self.listener, self.by)
 
     @property
     def _manifests(self) -> Manifests:
@@ -202,17 +262,23 @@ class Project:
     def _candidates(self) -> Candidates:
         return Candidates(self.store, self.clock, self.by)
 
-    def _workers(self, count: int | None, code: Path) -> AbstractContextManager[Workers]:
-        asked = count or self.file.run.workers or os.cpu_count() or 1
-        return self._execution.workers(max(1, asked), code)
+    @property
+    def _home(self) -> Home:
+        return Home(str(self.layout.root))
+
+    def _crew(self, slots: int | None) -> AbstractContextManager[Crew]:
+        return open_crew(self.layout, self.file, self.clock, self._slots(slots))
+
+    def _slots(self, asked: int | None) -> int:
+        return max(1, asked or self.file.run.workers or os.cpu_count() or 1)
 
     def _world(self, manifest: Manifest, candidate: Environment | None) -> World:
         name = candidate.code if candidate else name_of_working_tree(self.layout.root)
         return read_world(self.store, manifest, candidate, name, self.clock.now())
 
-    def _execute(self, plan: Plan, manifest: Manifest, crew: Workers, reason: str) -> RunSummary:
-        run_id = self._execution.begin(plan, reason)
-        return self._execution.execute(run_id, plan, manifest, crew)
+    def _execute(self, plan: Plan, manifest: Manifest, home: Home, crew: Crew, reason: str) -> RunSummary:
+        run_id = self._execution.begin(plan, manifest, reason)
+        return self._execution.execute(run_id, plan, manifest, home, crew)
 
     def _withdraw(self, plan: Plan) -> None:
         if plan.withdrawals:

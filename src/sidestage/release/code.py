@@ -53,6 +53,18 @@ def lay_out(spec: str, root: Path, releases: Path) -> Code:
     )
 
 
+def find_laid_out(name: str, root: Path, releases: Path) -> Path | None:
+    """Return the project's folder in code that was laid out by its name before, None if it was not."""
+    kind, _, digest = name.partition(":")
+    if kind == "tree":
+        folder = releases / f"tree-{digest}"
+        return folder if folder.is_dir() else None
+    if not (releases / f"git-{digest[:16]}.ready").exists():
+        return None
+    top = Path(_git(root, "rev-parse", "--show-toplevel").strip())
+    return releases / f"git-{digest[:16]}" / root.resolve().relative_to(top.resolve())
+
+
 def name_of_working_tree(root: Path) -> str:
     """Return a name for the code in the working tree: its commit, and whether it was changed since."""
     try:

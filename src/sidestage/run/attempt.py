@@ -1,99 +1,107 @@
 """One attempt of a step, inside a worker: read, call, write aside, audit."""
 
-import contextlib
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
-import duckdb
-import pyarrow as pa
-
-from sidestage.checks.audit import audit
 from sidestage.clock import Clock
 from sidestage.data.check import Finding
-from sidestage.data.lake_writer import LakeWriter
-from sidestage.data.partition import Partition
 from sidestage.data.version import Stored
 from sidestage.errors import CheckFailed, DataError, OutputError, SidestageError
 from sidestage.pipeline.task import Task
 from sidestage.policy.failure import FailureClass, classify
+from sidestage.run.current import Cancelled
 from sidestage.run.faults import Faults
-from sidestage.run.inputs import read_input
-from sidestage.run.messages import Execute, Failed, Written
-from sidestage.run.outputs import to_batches
-from sidestage.run.query import run_query
+from sidestage.run.messages import Execute, Failed, InputFiles, Written
+from sidestage.run.values import from_input, to_stored
+
+if TYPE_CHECKING:
+    from sidestage.run.rows_bench import RowsBench
+
+T = TypeVar("T")
 
 _DETAILS_LIMIT = 64_000
 
 
 class Workbench:
-    """What a worker keeps between attempts: the lake, one DuckDB connection, the clock, injected faults."""
+    """What a worker keeps between attempts.
 
-    def __init__(
-        self, lake: LakeWriter, connection: duckdb.DuckDBPyConnection, clock: Clock, faults: Faults
-    ) -> None:
-        self._lake = lake
-        self._connection = connection
+    ``lake`` and ``temporary`` are folders, ``area`` the part of the lake that it writes below.
+    """
+
+    def __init__(self, lake: Path, area: str, temporary: Path, clock: Clock, faults: Faults) -> None:
+        self._places = lake, area, temporary
         self._clock = clock
         self._faults = faults
+        self._made_rows: RowsBench | None = None
 
-    def attempt(self, task: Task, request: Execute) -> Written | Failed:
+    def attempt(
+        self, task: Task, request: Execute, interruptible: Callable[[], AbstractContextManager[None]]
+    ) -> Written | Failed:
         """Run one attempt. Never raises: whatever the task does becomes a classified failure."""
-        findings: tuple[Finding, ...] = ()
+        findings: list[Finding] = []
         started = self._clock.monotonic()
-        stopwatch = _Stopwatch(self._clock)
+        stopwatch = Stopwatch(self._clock)
         try:
-            self._faults.strike(request.step, request.attempt)
-            partition = task.writes.partitions.parse(request.partition)
-            stored = self._write(task, request, partition, stopwatch)
-            findings = self._audit(task, stored)
-            _raise_if_blocked(findings)
+            with interruptible():
+                stored = self._make(task, request, stopwatch, findings)
         except BaseException as error:  # noqa: BLE001  # SystemExit and KeyboardInterrupt of a task are its failures
-            return _failed(request.step, error, findings)
+            return _failed(request.step, error, tuple(findings))
         return Written(
             step=request.step,
             stored=stored,
-            findings=findings,
+            findings=tuple(findings),
             seconds=self._clock.monotonic() - started,
             user_seconds=stopwatch.seconds,
             at=self._clock.now(),
         )
 
-    def _write(self, task: Task, request: Execute, partition: Partition, watch: "_Stopwatch") -> Stored:
+    def close(self) -> None:
+        """Release what was opened for attempts."""
+        if self._made_rows is not None:
+            self._made_rows.close()
+
+    def _make(self, task: Task, request: Execute, watch: "Stopwatch", findings: list[Finding]) -> Stored:
+        self._faults.strike(request.step, request.attempt)
+        partition = task.writes.partitions.parse(request.partition)
         annotations, returns = task.annotations()
-        files = {entry.parameter: [Path(file) for file in entry.files] for entry in request.inputs}
-        inputs = (
-            []
-            if task.function is None
-            else [read_input(annotations[name], files[name]) for name in task.reads]
-        )
-        with watch:
-            if task.function is None:
-                output: Any = run_query(self._connection, task.query or "", partition, files)
-            else:
+        if task.writes.is_value:
+            assert task.function is not None
+            inputs = self._inputs(task, annotations, request)
+            with watch:
                 output = task.function(partition, *inputs)
-            schema, batches = to_batches(output, returns)
-        # A generator that was left half-way must still get to its finally blocks.
-        with contextlib.closing(batches):
-            return self._lake.write(
-                task.writes.name, request.partition, request.version, schema, watch.timed(batches)
-            )
+            return to_stored(output)
+        bench = self._rows
+        inputs = [] if task.function is None else self._inputs(task, annotations, request)
+        stored = bench.write(task, request, partition, inputs, returns, watch)
+        bench.audit(task, stored, findings)
+        return stored
 
-    def _audit(self, task: Task, stored: Stored) -> tuple[Finding, ...]:
-        if not task.writes.checks:
-            return ()
-        may_stay = False
-        try:
-            findings = audit(self._lake.path(stored), stored.digest, task.writes.checks, self._connection)  # type: ignore[arg-type]
-            may_stay = not any(finding.blocking and not finding.passed for finding in findings)
-        finally:
-            if not may_stay:
-                self._lake.remove(stored.path)
-        return findings
+    def _inputs(self, task: Task, annotations: dict[str, object], request: Execute) -> list[object]:
+        received = {entry.parameter: entry for entry in request.inputs}
+        return [
+            self._input(read.dataset.is_value, annotations[name], received[name])
+            for name, read in task.reads.items()
+        ]
+
+    def _input(self, is_value: bool, annotation: object, received: InputFiles) -> object:
+        if is_value:
+            return from_input(received, annotation)
+        return self._rows.read(annotation, [Path(file) for file in received.files])
+
+    @property
+    def _rows(self) -> "RowsBench":
+        if self._made_rows is None:
+            # Values need none of the heavy libraries that rows do, so a worker that makes values is small.
+            from sidestage.run.rows_bench import RowsBench  # noqa: PLC0415
+
+            self._made_rows = RowsBench(*self._places)
+        return self._made_rows
 
 
-class _Stopwatch:
+class Stopwatch:
     """Adds up the time spent in the task's own code, also while its output is drawn from it."""
 
     def __init__(self, clock: Clock) -> None:
@@ -107,21 +115,15 @@ class _Stopwatch:
     def __exit__(self, *_: object) -> None:
         self.seconds += self._clock.monotonic() - self._started
 
-    def timed(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        iterator = iter(batches)
+    def timed(self, items: Iterator[T]) -> Iterator[T]:
+        """Yield the items, timing how long each is waited for."""
+        iterator = iter(items)
         while True:
             with self:
-                batch = next(iterator, None)
-            if batch is None:
+                item = next(iterator, None)
+            if item is None:
                 return
-            yield batch
-
-
-def _raise_if_blocked(findings: tuple[Finding, ...]) -> None:
-    broken = [finding for finding in findings if finding.blocking and not finding.passed]
-    if broken:
-        listed = "; ".join(f"{finding.check}: {finding.message}" for finding in broken)
-        raise CheckFailed(listed, hint="Nothing was published; the previous version stays current.")
+            yield item
 
 
 def _failed(step: str, error: BaseException, findings: tuple[Finding, ...]) -> Failed:
@@ -151,6 +153,8 @@ def _sendable(text: str) -> str:
 def _class_of(error: BaseException) -> FailureClass:
     if isinstance(error, CheckFailed):
         return "validation"
+    if isinstance(error, Cancelled):
+        return "transient"
     if isinstance(error, OutputError | DataError):
         cause = error.__cause__
         own = "schema" if isinstance(error, OutputError) else classify(error)

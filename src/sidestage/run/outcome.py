@@ -3,6 +3,7 @@
 from sidestage.data.version import InputVersion, Version
 from sidestage.plan.plan import PlannedStep
 from sidestage.policy.retry import Retry
+from sidestage.run.crews import WorkerDied
 from sidestage.run.messages import Failed, Written
 from sidestage.store.records import Claim, Failure, Publication
 
@@ -13,8 +14,10 @@ def publication(
     version_id: str,
     step: PlannedStep,
     inputs: tuple[InputVersion, ...],
+    *,
     code: str,
     environment: str,
+    isolation: str,
 ) -> Publication:
     """Return the publication of what an attempt wrote."""
     version = Version(
@@ -30,10 +33,10 @@ def publication(
         created_at=answer.at,
         seconds=answer.seconds,
     )
-    return Publication(claim=claim, version=version, findings=answer.findings)
+    return Publication(claim=claim, version=version, findings=answer.findings, isolation=isolation)
 
 
-def failure(claim: Claim, answer: Failed, retry: Retry, jitter: float) -> Failure:
+def failure(claim: Claim, answer: Failed, retry: Retry, jitter: float, isolation: str) -> Failure:
     """Return the failure of an attempt, with the time after which it is tried again, if it is."""
     return Failure(
         claim=claim,
@@ -42,14 +45,16 @@ def failure(claim: Claim, answer: Failed, retry: Retry, jitter: float) -> Failur
         details=answer.details,
         findings=answer.findings,
         retry_in=retry.wait_before(claim.attempt, answer.failure_class, jitter),
+        isolation=isolation,
     )
 
 
-def lost(claim: Claim, how: str, retry: Retry, jitter: float) -> Failure:
+def lost(claim: Claim, found: WorkerDied, retry: Retry, jitter: float) -> Failure:
     """Return the failure of an attempt whose worker died."""
     return Failure(
         claim=claim,
         failure_class="worker-died",
-        message=f"The worker process {how} while it ran {claim.step}.",
+        message=f"The worker process {found.how} while it ran {claim.step}.",
         retry_in=retry.wait_before(claim.attempt, "worker-died", jitter),
+        isolation=found.isolation,
     )

@@ -1,8 +1,7 @@
 """A SQL task: its query run in DuckDB over its inputs."""
 
-import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -47,11 +46,6 @@ def _require_select(cursor: duckdb.DuckDBPyConnection, query: str) -> None:
         )
 
 
-@contextlib.contextmanager
-def fresh_connection(threads: int, scratch: Path) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Yield an in-memory DuckDB connection that spills into ``scratch``."""
-    connection = duckdb.connect(config={"threads": threads, "temp_directory": str(scratch)})
-    try:
-        yield connection
-    finally:
-        connection.close()
+def fresh_connection(threads: int, temporary: Path) -> duckdb.DuckDBPyConnection:
+    """Return an in-memory DuckDB connection that spills into ``temporary``. The caller closes it."""
+    return duckdb.connect(config={"threads": threads, "temp_directory": str(temporary)})

@@ -2,12 +2,10 @@
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
-from multiprocessing.connection import Connection
-from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 
 from sidestage.runtime.channel import connected_pair
@@ -16,29 +14,31 @@ _GONE_SECONDS = 2.0
 
 
 class ChildProcess:
-    """A Python module running in a process of its own, at the other end of a channel.
+    """A command running in a process of its own, at the other end of a channel.
 
-    The module gets the channel's file descriptor as its last argument. The child leads a process group, so
-    that stopping it stops what it started, too.
+    The command gets the channel's file descriptor as its last argument, and ``output``, a descriptor, as its
+    standard output and error. The child leads a process group, so that stopping it stops what it started.
     """
 
     def __init__(
         self,
-        module: str,
-        arguments: Sequence[str] = (),
+        command: Sequence[str],
         *,
         directory: Path,
         environment: Mapping[str, str],
+        output: int = subprocess.DEVNULL,
     ) -> None:
         self._over = False
-        self._connection, theirs = connected_pair()
+        self.channel, theirs = connected_pair()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments, str(theirs.fileno())],
+                [*command, str(theirs.fileno())],
                 cwd=directory,
                 env=dict(environment),
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
                 start_new_session=True,
             )
         finally:
@@ -49,49 +49,53 @@ class ChildProcess:
         """The operating system's number for the process."""
         return self._process.pid
 
-    @property
-    def connection(self) -> Connection:
-        """Our end of the channel, for waiting on several children at once."""
-        return self._connection
-
     def send(self, message: bytes) -> None:
-        """Send a message; a child that is gone is noticed at the next receive, not here."""
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._connection.send_bytes(message)
+        """Send a message; a child that is gone is noticed when its end is read, not here."""
+        with contextlib.suppress(OSError):
+            self.channel.send(message)
 
-    def receive(self) -> bytes | None:
-        """Return the next message, waiting for it, or None if the child is gone."""
-        try:
-            return self._connection.recv_bytes()
-        except (EOFError, ConnectionResetError, OSError):
-            return None
+    def signal(self, number: int) -> None:
+        """Send a signal to the child alone."""
+        if not self._over and self._process.poll() is None:
+            self._process.send_signal(number)
+
+    def kill(self) -> None:
+        """Kill the child and its process group, without waiting for it to be gone."""
+        if not self._over:  # once it is waited for, its number may become another process's
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def ended(self) -> int:
-        """Return how the child ended, once ``receive`` returned None; what it started is killed.
+        """Return how the child ended, once its end of the channel is closed; what it started is killed.
 
         A process closes its end of the channel a little before it is gone, and must not be killed in
         between, or its own exit status would be lost.
         """
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_GONE_SECONDS)
+            self._wait_without_reaping(_GONE_SECONDS)
         return self.end()
 
     def end(self) -> int:
         """Kill the child and all that it started, if still there; return how it ended, as subprocess does."""
-        if not self._over:  # once it is waited for, its number may become another process's
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._over = True
-        self._connection.close()
+        self.kill()
+        self._over = True
+        self.channel.close()
         return self._process.wait()
 
-
-def ready(children: Sequence[ChildProcess], timeout: float | None) -> list[ChildProcess]:
-    """Return the children that sent something or are gone, waiting up to ``timeout`` seconds."""
-    by_connection = {child.connection: child for child in children}
-    return [
-        by_connection[found] for found in wait_for(list(by_connection), timeout) if found in by_connection
-    ]
+    def _wait_without_reaping(self, seconds: float) -> None:
+        """Wait for the child to be gone; its number stays its own, so that its group can still be killed."""
+        try:
+            descriptor = os.pidfd_open(self._process.pid)
+        except (AttributeError, OSError):  # not on every system
+            self._process.wait(seconds)
+            self._over = True
+            return
+        try:
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            poll.poll(seconds * 1000)
+        finally:
+            os.close(descriptor)
 
 
 def died_of(status: int) -> str:

@@ -15,12 +15,15 @@ from datetime import datetime
 from typing import Protocol
 
 from sidestage.data.version import Version
+from sidestage.policy.pool import Pool
 from sidestage.store.records import (
     Attempt,
+    Beat,
     Claim,
     ComparisonRecord,
     Environment,
     EventEntry,
+    Holding,
     Move,
     NewMove,
     NewRun,
@@ -31,7 +34,26 @@ from sidestage.store.records import (
     RunState,
     Settled,
     Step,
+    Waiting,
+    Worker,
 )
+
+
+class Wakeups(Protocol):
+    """An ear of one worker for changes that others make: runs begun, steps freed, runs cancelled."""
+
+    def fileno(self) -> int | None:
+        """Return a descriptor that becomes readable, or None where the database cannot call."""
+        ...
+
+    def heard(self) -> bool:
+        """Return whether anything may have changed since the last call. Cheap."""
+        ...
+
+    def close(self) -> None:
+        """Stop listening."""
+        ...
+
 
 PointerKey = tuple[str, str]
 """(dataset, partition)"""
@@ -132,8 +154,12 @@ class Catalog(Protocol):
 class Runs(Protocol):
     """Runs, their steps and attempts."""
 
-    def begin_run(self, run: NewRun, steps: Sequence[NewStep], now: datetime) -> int:
+    def begin_run(self, run: NewRun, steps: Sequence[NewStep], now: datetime, *, alone: bool = False) -> int:
         """Record a run with all its steps; return its id. Steps without predecessors are ready at once.
+
+        A run without steps is done at once. If there is a run with the same ``key``, nothing is recorded and
+        its id is returned. ``alone`` refuses to begin while another run of the pipeline in the environment is
+        open, with StoreError naming it.
 
         Raises NotFound for an unknown environment, StoreError if two steps have the same id or a step comes
         after one that does not stand before it.
@@ -154,33 +180,83 @@ class Runs(Protocol):
         """Return the steps of a run in the order in which they were given."""
         ...
 
+    def made(self, run_id: int, steps: Collection[str]) -> dict[str, str]:
+        """Return the version that each of these steps made or reused; those not done are left out."""
+        ...
+
     def attempts(self, run_id: int, step: str | None = None) -> tuple[Attempt, ...]:
         """Return the attempts of a run, or of one step, in the order of the plan, oldest first."""
         ...
 
-    def claim(self, run_id: int, owner: str, limit: int, *, lease: float, now: datetime) -> tuple[Claim, ...]:
-        """Claim up to ``limit`` ready steps for ``lease`` seconds, in the order of the plan.
+    def open_runs(self) -> tuple[Run, ...]:
+        """Return the runs that have not ended, oldest first, with an empty ``plan``."""
+        ...
 
-        A step whose lease has expired is ready again; its old attempt is marked abandoned. Steps waiting
-        for a retry become ready when their time has come. A claim need not survive a power cut that ends
-        everyone who could hold it.
+    def claim(
+        self,
+        owner: str,
+        limit: int,
+        *,
+        lease: float,
+        now: datetime,
+        runs: Collection[int] | None = None,
+        queues: Collection[str] | None = None,
+        pools: Collection[Pool] = (),
+    ) -> tuple[Claim, ...]:
+        """Claim up to ``limit`` ready steps for ``lease`` seconds: older runs first, then as planned.
+
+        ``runs`` and ``queues`` confine what is claimed (None: anything). Steps that hold slots of a pool are
+        claimed only if ``pools`` names it and enough of it is free.
+
+        Before that, in all runs: a step whose lease has expired becomes ready again and its attempt is marked
+        abandoned; a step waiting for a retry becomes ready when its time has come. A claim need not survive
+        a power cut that ends everyone who could hold it.
         """
         ...
 
-    def extend(self, run_id: int, owner: str, *, lease: float) -> int:
-        """Extend the leases of all steps the owner runs; return how many it still holds."""
+    def beat(self, worker: Worker, *, lease: float, now: datetime) -> Beat:
+        """Say that a worker lives: extend the leases of all that it runs, and return what it still holds.
+
+        The worker is recorded as given, but stays draining once anybody said so.
+        """
         ...
 
-    def abandon(self, run_id: int, owner: str, now: datetime) -> int:
-        """Make ready again all steps that an owner, known to be dead, was running; return how many."""
+    def workers(self) -> tuple[Worker, ...]:
+        """Return the workers that are known, by name; those long dead are forgotten."""
+        ...
+
+    def drain(self, worker: str) -> bool:
+        """Have a worker finish what it runs and claim nothing new; return False if there is no such."""
+        ...
+
+    def abandon(self, owner: str, now: datetime, *, run: int | None = None) -> int:
+        """Make ready again all steps that an owner, known to be gone, was running; return how many.
+
+        Without ``run`` the worker of that name is forgotten, too.
+        """
         ...
 
     def owners(self, run_id: int) -> tuple[str, ...]:
         """Return who is running steps of the run."""
         ...
 
-    def next_retry(self, run_id: int) -> float | None:
-        """Return the seconds until the next step may be tried again, or None if none waits for that."""
+    def waiting(self, limit: int = 1000) -> tuple[Waiting, ...]:
+        """Return ready steps that nobody has claimed, in the order in which they would be."""
+        ...
+
+    def holdings(self) -> tuple[Holding, ...]:
+        """Return the steps that run and hold slots of a pool."""
+        ...
+
+    def next_due(self) -> float | None:
+        """Return the seconds until a lease expires or a step may be tried again, whichever is first.
+
+        None if there is neither; 0 if that time has passed.
+        """
+        ...
+
+    def listen(self) -> Wakeups:
+        """Return an ear for changes that may interest a worker. The caller closes it."""
         ...
 
     def settle(self, outcomes: Sequence[Outcome], now: datetime) -> tuple[Settled, ...]:
@@ -188,7 +264,8 @@ class Runs(Protocol):
 
         For each publication: insert the version, move the pointer of (the run's environment, dataset,
         partition), write the pointer log, mark the step and its attempt done, make ready what waited only for
-        it, append the event. Releasing code is a move of its own.
+        it, append the event. Releasing code is a move of its own. A run in which nothing is left that
+        could run is ended in the same transaction, as done or failed.
 
         The pointer is the environment's own, not that of its base. An outcome is fenced if its step was
         claimed again, taken back, or its run has ended. A publication is stale if the pointer does not show
@@ -198,15 +275,16 @@ class Runs(Protocol):
         """
         ...
 
-    def reopen_run(self, run_id: int) -> int:
+    def reopen_run(self, run_id: int, *, driver: str | None = None) -> int:
         """Make the run running and its failed steps ready again; return how many steps are still to be done.
 
-        Steps that somebody is running are left to them. Raises NotFound.
+        ``driver`` attends to it from now on. Steps that somebody is running are left to them. A run with
+        nothing to be done is left as it is. Raises NotFound.
         """
         ...
 
     def end_run(self, run_id: int, state: RunState, now: datetime) -> None:
-        """Record that a run came to its end.
+        """Record that a run came to its end, if it did not before; this is also how a run is cancelled.
 
         Whoever still runs a step of it loses the claim and cannot publish any more. Raises NotFound.
         """

@@ -1,8 +1,7 @@
 """Say what a database error means to the person who meets it."""
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
@@ -29,6 +28,7 @@ _SQLITE = (
     ("SQLITE_PERM", "access was denied", "Check who owns the file.", False),
     ("SQLITE_BUSY", "another process kept it locked for too long", "Try again.", True),
     ("SQLITE_LOCKED", "it was locked for too long", "Try again.", True),
+    ("SQLITE_PROTOCOL", "other processes kept getting in the way", "Try again.", True),
 )
 
 # By the beginning of PostgreSQL's SQLSTATE.
@@ -45,14 +45,30 @@ _POSTGRESQL = (
 
 _RACES = ("40001", "40P01", "23505")
 
+_AWAY = ("08", "57P01", "57P02", "57P03")
+"""SQLSTATEs of a server that closed the connection, or is about to be there."""
 
-@contextmanager
-def explained(place: str) -> Iterator[None]:
+_SOON = ("starting up", "shutting down", "recovery", "not yet accepting", "connection slots", "too many")
+"""What a server says that refuses a connection only for now. Others say that they refuse this user."""
+
+
+class _Explained:
+    """A generator would cost every transaction a microsecond more."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, SQLAlchemyError | sqlite3.Error):
+            raise explain(self._place, error) from error
+
+
+def explained(place: str) -> AbstractContextManager[None]:
     """Turn every error of the database or its driver into a StoreError about ``place``."""
-    try:
-        yield
-    except (SQLAlchemyError, sqlite3.Error) as error:
-        raise explain(place, error) from error
+    return _Explained(place)
 
 
 def explain(place: str, error: Exception) -> StoreError:
@@ -67,15 +83,40 @@ def explain(place: str, error: Exception) -> StoreError:
             f"The store {place} failed: the connection was lost.", "Try again.", transient=True
         )
     if not code and "connect" in str(cause):
-        return _store_error(
-            f"The store {place} cannot be reached: {cause}", "Is the database running?", transient=True
-        )
+        refused = _is_refusal(cause)
+        hint = "Check the URL of the store." if refused else "Is the database running?"
+        return _store_error(f"The store {place} cannot be reached: {cause}", hint, transient=not refused)
     return _store_error(f"The store {place} failed: {cause}.", "", transient=False)
 
 
 def is_lost_race(error: BaseException | None) -> bool:
     """Whether the database undid a transaction only because of another one at the same time."""
-    return str(getattr(getattr(error, "orig", None), "sqlstate", "")) in _RACES
+    return _sqlstate(error) in _RACES
+
+
+def is_lost_connection(error: BaseException | None) -> bool:
+    """Whether the server went away, or could not be reached, and may be back later."""
+    if not isinstance(error, DBAPIError) or isinstance(error.orig, sqlite3.Error):
+        return False
+    if error.connection_invalidated or _sqlstate(error).startswith(_AWAY):
+        return True
+    cause = error.orig
+    return not _sqlstate(error) and "connect" in str(cause) and not _is_refusal(cause)
+
+
+def is_lock_timeout(error: BaseException | None) -> bool:
+    """Whether the database gave up waiting for a lock, as it had been told to."""
+    return _sqlstate(error) == "55P03"
+
+
+def _is_refusal(cause: BaseException | None) -> bool:
+    """Whether a server that could be reached refuses this connection for good: its user, its database."""
+    said = str(cause)
+    return "FATAL:" in said and not any(soon in said for soon in _SOON)
+
+
+def _sqlstate(error: BaseException | None) -> str:
+    return str(getattr(getattr(error, "orig", None), "sqlstate", None) or "")
 
 
 def _code(cause: BaseException) -> tuple[str, tuple[tuple[str, str, str, bool], ...]]:

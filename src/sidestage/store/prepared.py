@@ -33,22 +33,22 @@ class _Text(NamedTuple):
 class Prepared:
     """A statement whose parameters have the same names at each execution.
 
-    ``listed`` names the parameter, if there is one, that stands for a list of values.
+    ``listed`` names the parameters that stand for lists of values.
     """
 
-    def __init__(self, statement: Executable, *, listed: str = "") -> None:
+    def __init__(self, statement: Executable, *, listed: Sequence[str] = ()) -> None:
         self._statement = statement
-        self._listed = listed
-        self._texts: dict[int, _Text] = {}
+        self._listed = tuple(listed)
+        self._texts: dict[tuple[int, ...], _Text] = {}
 
     def rows(self, connection: Connection, parameters: Parameters) -> Sequence[tuple[Any, ...]]:
         """Return the rows that the statement finds or returns; their values are as the driver gives them."""
         if connection.dialect.name != "sqlite":
             return [tuple(row) for row in connection.execute(self._statement, dict(parameters))]
         text = self._text(connection, parameters)
-        if self._listed:
-            items = enumerate(parameters[self._listed], 1)
-            parameters = {**parameters, **{f"{self._listed}_{number}": item for number, item in items}}
+        for name in self._listed:
+            items = enumerate(parameters[name], 1)
+            parameters = {**parameters, **{f"{name}_{number}": item for number, item in items}}
         found: list[tuple[Any, ...]] = (
             _driver(connection).execute(text.sql, text.arguments(parameters)).fetchall()
         )
@@ -63,7 +63,7 @@ class Prepared:
         return int(many.rowcount)
 
     def _text(self, connection: Connection, parameters: Parameters) -> _Text:
-        items = len(parameters[self._listed]) if self._listed else 0
+        items = tuple(len(parameters[name]) for name in self._listed)
         text = self._texts.get(items)
         if text is None:
             text = self._texts[items] = self._compiled(connection, parameters)

@@ -12,6 +12,7 @@ EnvironmentState = Literal["open", "promoted", "closed"]
 RunState = Literal["running", "done", "failed", "cancelled"]
 StepState = Literal["waiting", "ready", "running", "done", "reused", "failed"]
 MoveKind = Literal["publish", "promote", "rollback", "withdraw"]
+DEFAULT_QUEUE = "default"
 
 
 class Environment(msgspec.Struct, frozen=True):
@@ -29,7 +30,10 @@ class Environment(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """An execution of a plan. ``plan`` is the plan's JSON, ``by`` the person who asked, ``reason`` why."""
+    """An execution of a plan. ``plan`` is the plan's JSON, ``by`` the person who asked, ``reason`` why.
+
+    ``driver`` is the worker that attends to it until it ends; None if any worker may.
+    """
 
     id: int
     pipeline: str
@@ -41,10 +45,15 @@ class Run(msgspec.Struct, frozen=True):
     plan: str
     created_at: datetime
     ended_at: datetime | None = None
+    driver: str | None = None
 
 
 class NewRun(msgspec.Struct, frozen=True):
-    """A run to be begun; the store gives it its id."""
+    """A run to be begun; the store gives it its id.
+
+    ``driver`` is the worker that attends to it until it ends; None if any worker may. ``key`` names what
+    asked for it, such as one tick of a schedule: the same key never begins a second run.
+    """
 
     pipeline: str
     environment: str
@@ -52,6 +61,8 @@ class NewRun(msgspec.Struct, frozen=True):
     by: str
     reason: str
     plan: str
+    driver: str | None = None
+    key: str | None = None
 
 
 class NewStep(msgspec.Struct, frozen=True):
@@ -59,6 +70,7 @@ class NewStep(msgspec.Struct, frozen=True):
 
     ``expects`` is the version that the step's pointer showed when the plan was made (None: nothing);
     publishing is refused if it shows another by then. ``after`` names the steps that must be done before.
+    Only workers that serve ``queue`` run it, and it holds ``slots`` of ``pool`` meanwhile, if that is given.
     """
 
     id: str
@@ -67,6 +79,9 @@ class NewStep(msgspec.Struct, frozen=True):
     partition: str
     expects: str | None
     after: tuple[str, ...] = ()
+    queue: str = DEFAULT_QUEUE
+    pool: str | None = None
+    slots: int = 1
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -74,6 +89,7 @@ class Step(msgspec.Struct, frozen=True):
 
     ``fence`` grows with each claim; only the holder of the newest may publish. ``attempt`` counts from 1
     once started. ``version`` is set when done or reused; the failure fields when the last attempt failed.
+    ``ready_at`` is when it last became ready.
     """
 
     run: int
@@ -89,6 +105,10 @@ class Step(msgspec.Struct, frozen=True):
     failure_class: str | None
     message: str | None
     seconds: float | None
+    queue: str = DEFAULT_QUEUE
+    pool: str | None = None
+    slots: int = 1
+    ready_at: datetime | None = None
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -101,8 +121,58 @@ class Claim(msgspec.Struct, frozen=True):
     fence: int
 
 
+class Waiting(msgspec.Struct, frozen=True):
+    """A step that is ready and was not claimed yet, with what it waits for."""
+
+    run: int
+    pipeline: str
+    step: str
+    queue: str
+    pool: str | None
+    slots: int
+    since: datetime
+
+
+class Holding(msgspec.Struct, frozen=True):
+    """A step that runs and holds slots of a pool."""
+
+    run: int
+    pipeline: str
+    step: str
+    pool: str
+    slots: int
+    owner: str
+
+
+class Worker(msgspec.Struct, frozen=True):
+    """A process that claims steps, as it last said itself.
+
+    ``name`` is the owner of its claims. ``alive``: its heart beat less than its lease ago. A draining worker
+    finishes what it runs and claims nothing new.
+    """
+
+    name: str
+    queues: tuple[str, ...]
+    slots: int
+    draining: bool
+    started_at: datetime
+    seen_at: datetime
+    alive: bool = True
+
+
+class Beat(msgspec.Struct, frozen=True):
+    """What a worker learns from its heartbeat: the claims it still holds, and whether it is to drain."""
+
+    held: frozenset[tuple[int, str, int]]
+    """(run, step, fence)"""
+    draining: bool
+
+
 class Attempt(msgspec.Struct, frozen=True):
-    """One try of a step; ``state`` is abandoned if its owner died or lost its lease."""
+    """One try of a step; ``state`` is abandoned if its owner died or lost its lease.
+
+    ``isolation`` is how the task's code was walled in, such as ``process`` or ``landlock-7``.
+    """
 
     run: int
     step: str
@@ -115,6 +185,7 @@ class Attempt(msgspec.Struct, frozen=True):
     message: str | None = None
     details: str | None = None
     findings: tuple[Finding, ...] = ()
+    isolation: str = ""
 
 
 class Publication(msgspec.Struct, frozen=True, tag="publication"):
@@ -123,6 +194,7 @@ class Publication(msgspec.Struct, frozen=True, tag="publication"):
     claim: Claim
     version: Version
     findings: tuple[Finding, ...] = ()
+    isolation: str = ""
 
 
 class Reuse(msgspec.Struct, frozen=True, tag="reuse"):
@@ -146,6 +218,7 @@ class Failure(msgspec.Struct, frozen=True, tag="failure"):
     details: str = ""
     findings: tuple[Finding, ...] = ()
     retry_in: float | None = None
+    isolation: str = ""
 
 
 Outcome = Publication | Reuse | Failure

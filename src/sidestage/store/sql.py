@@ -2,6 +2,7 @@
 
 from typing import Self
 
+from sidestage.store.contract import Wakeups
 from sidestage.store.sql_catalog import SqlCatalog
 from sidestage.store.sql_claims import SqlClaims
 from sidestage.store.sql_database import Database
@@ -9,14 +10,19 @@ from sidestage.store.sql_events import SqlEvents
 from sidestage.store.sql_moves import SqlMoves
 from sidestage.store.sql_runs import SqlRuns
 from sidestage.store.sql_settle import SqlSettle
+from sidestage.store.sql_workers import SqlWorkers
 
 
-class SqlStore(SqlCatalog, SqlMoves, SqlRuns, SqlClaims, SqlSettle, SqlEvents):
+class SqlStore(SqlCatalog, SqlMoves, SqlRuns, SqlClaims, SqlWorkers, SqlSettle, SqlEvents):
     """The catalog and the record of runs in one database.
 
     Usable from several threads, and from several processes that each open their own. Every method raises
     StoreError, with what to do about it, if the database cannot do what was asked.
     """
+
+    def listen(self) -> Wakeups:
+        """Return an ear for changes that may interest a worker. The caller closes it."""
+        return self._database.open_wakeups()
 
     def close(self) -> None:
         """Release the database."""

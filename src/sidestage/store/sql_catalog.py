@@ -27,7 +27,7 @@ _GONE = Prepared(
     select(version.c.id).where(
         version.c.id.in_(bindparam("ids", expanding=True)), version.c.data_gone_at.is_not(None)
     ),
-    listed="ids",
+    listed=["ids"],
 )
 _PAGE = 1000
 

@@ -1,84 +1,62 @@
 """Who runs which step: claims under a lease, measured by the database's clock."""
 
+from collections import Counter, defaultdict
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, and_, bindparam, exists, func, select, tuple_, update
+from sqlalchemy import Connection, and_, bindparam, func, literal_column, select, text, tuple_, update
 
 from sidestage.events import StepStarted
-from sidestage.store.dialect import DatabaseClock
+from sidestage.policy.pool import Pool
+from sidestage.store.dialect import DatabaseClock, locks_rows
 from sidestage.store.prepared import Prepared
-from sidestage.store.records import Claim
+from sidestage.store.records import Claim, Holding, Waiting
 from sidestage.store.sql_database import SqlPart
 from sidestage.store.sql_events import append
 from sidestage.store.sql_rows import batches
-from sidestage.store.tables import attempt, run, step
+from sidestage.store.tables import attempt, run, step, worker
+from sidestage.store.wakeups import announce
+
+T = TypeVar("T")
+
+# Literals, because partial indexes are only used for conditions known when a statement is prepared.
+READY = step.c.state == literal_column("'ready'")
+RUNNING = step.c.state == literal_column("'running'")
 
 # What was running and is not done: ready again, for anybody.
-_LET_GO: dict[str, Any] = {"state": "ready", "owner": None, "due": None}
+_LET_GO: dict[str, Any] = {"state": "ready", "owner": None, "due": None, "ready_at": bindparam("now")}
+_GONE = (step.c.run, step.c.position, step.c.attempt)
 
 _DUE = Prepared(
     update(step)
-    .where(step.c.run == bindparam("of_run"), step.c.due <= DatabaseClock())
+    .where(step.c.due.is_not(None), step.c.due <= DatabaseClock())
     .values(_LET_GO)
-    .returning(step.c.position, step.c.attempt)
+    .returning(*_GONE)
 )
 
-_NEXT = (
-    select(step.c.position)
-    .where(
-        step.c.run == bindparam("of_run"),
-        step.c.state == "ready",
-        exists().where(run.c.id == bindparam("of_run"), run.c.state == "running").correlate(None),
-    )
-    .order_by(step.c.position)
-    .limit(bindparam("at_most"))
-    .with_for_update(skip_locked=True)
-    .cte("next_steps")
+_HELD = and_(step.c.due.is_not(None), RUNNING)
+_OWNED = and_(_HELD, step.c.owner == bindparam("by_owner"))
+
+_ABANDON = Prepared(update(step).where(_OWNED).values(_LET_GO).returning(*_GONE))
+_ABANDON_IN_RUN = Prepared(
+    update(step).where(_OWNED, step.c.run == bindparam("of_run")).values(_LET_GO).returning(*_GONE)
+)
+_ABANDON_ALL = Prepared(
+    update(step).where(step.c.run == bindparam("of_run"), RUNNING).values(_LET_GO).returning(*_GONE)
 )
 
-_CLAIM = Prepared(
-    update(step)
-    .where(step.c.run == bindparam("of_run"), step.c.position.in_(select(_NEXT.c.position)))
-    .values(
-        state="running",
-        owner=bindparam("by_owner"),
-        fence=step.c.fence + 1,
-        attempt=step.c.attempt + 1,
-        due=DatabaseClock() + bindparam("lease"),
-    )
-    .returning(step.c.position, step.c.id, step.c.attempt, step.c.fence)
+_OWNERS = (
+    select(step.c.owner).where(step.c.run == bindparam("of_run"), RUNNING).distinct().order_by(step.c.owner)
 )
 
-_HELD = and_(step.c.run == bindparam("of_run"), step.c.state == "running")
-
-_EXTEND = (
-    update(step)
-    .where(_HELD, step.c.owner == bindparam("by_owner"))
-    .values(due=DatabaseClock() + bindparam("lease"))
-)
-
-_ABANDON = Prepared(
-    update(step)
-    .where(_HELD, step.c.owner == bindparam("by_owner"))
-    .values(_LET_GO)
-    .returning(step.c.position, step.c.attempt)
-)
-
-_ABANDON_ALL = Prepared(update(step).where(_HELD).values(_LET_GO).returning(step.c.position, step.c.attempt))
-
-_OWNERS = select(step.c.owner).where(_HELD).distinct().order_by(step.c.owner)
-
-_NEXT_RETRY = select(func.min(step.c.due) - DatabaseClock()).where(
-    step.c.run == bindparam("of_run"), step.c.due.is_not(None), step.c.state == "waiting"
-)
+_NEXT_DUE = select(func.min(step.c.due) - DatabaseClock()).where(step.c.due.is_not(None))
 
 _ATTEMPTS_ABANDONED = (
     update(attempt)
     .where(
-        attempt.c.run == bindparam("of_run"),
-        tuple_(attempt.c.position, attempt.c.number).in_(bindparam("tries", expanding=True)),
+        tuple_(attempt.c.run, attempt.c.position, attempt.c.number).in_(bindparam("tries", expanding=True)),
         attempt.c.state == "running",
     )
     .values(state="abandoned", ended_at=bindparam("now"))
@@ -86,81 +64,258 @@ _ATTEMPTS_ABANDONED = (
 
 _INSERT_ATTEMPT = Prepared(attempt.insert())
 
+_WAITING = (
+    select(
+        step.c.run, run.c.pipeline, step.c.id, step.c.queue, step.c.pool, step.c.slots, step.c.ready_at,
+        run.c.created_at,
+    )
+    .join(run, run.c.id == step.c.run)
+    .where(READY)
+    .order_by(step.c.run, step.c.position)
+    .limit(bindparam("at_most"))
+)  # fmt: skip
+
+_HOLDINGS = (
+    select(step.c.run, run.c.pipeline, step.c.id, step.c.pool, step.c.slots, step.c.owner)
+    .join(run, run.c.id == step.c.run)
+    .where(RUNNING, step.c.pool.is_not(None))
+    .order_by(step.c.pool, step.c.run, step.c.position)
+)
+
+_LOCK_POOLS = text("SELECT pg_advisory_xact_lock(hashtextextended('sidestage pools', 0))")
+
 
 class _Taken(NamedTuple):
-    """What ``_CLAIM`` returns of a step."""
+    """What claiming returns of a step."""
 
+    run: int
     position: int
     id: str
     attempt: int
     fence: int
 
 
+def _claim_free(*, some_runs: bool, some_queues: bool) -> Prepared:
+    """Return the statement that claims ready steps that need no pool."""
+    ready = select(step.c.run, step.c.position).where(READY, step.c.pool.is_(None))
+    listed = []
+    if some_runs:
+        ready = ready.where(step.c.run.in_(bindparam("runs", expanding=True)))
+        listed.append("runs")
+    if some_queues:
+        ready = ready.where(step.c.queue.in_(bindparam("queues", expanding=True)))
+        listed.append("queues")
+    chosen = (
+        ready.order_by(step.c.run, step.c.position)
+        .limit(bindparam("at_most"))
+        .with_for_update(skip_locked=True)
+        .cte("next_steps")
+    )
+    return _claiming(tuple_(step.c.run, step.c.position).in_(select(chosen)), listed=listed)
+
+
+def _claiming(where: Any, listed: Sequence[str] = ()) -> Prepared:
+    values = {
+        "state": "running",
+        "owner": bindparam("by_owner"),
+        "fence": step.c.fence + 1,
+        "attempt": step.c.attempt + 1,
+        "due": DatabaseClock() + bindparam("lease"),
+    }
+    taken = (step.c.run, step.c.position, step.c.id, step.c.attempt, step.c.fence)
+    return Prepared(update(step).where(where).values(values).returning(*taken), listed=listed)
+
+
+_CLAIM_FREE = {
+    (some_runs, some_queues): _claim_free(some_runs=some_runs, some_queues=some_queues)
+    for some_runs in (False, True)
+    for some_queues in (False, True)
+}
+
+_CLAIM_ONE = _claiming(
+    and_(step.c.run == bindparam("of_run"), step.c.position == bindparam("at_position"), READY)
+)
+
+_POOLED = Prepared(
+    select(
+        step.c.run, step.c.position, step.c.queue, step.c.pool, step.c.slots, run.c.pipeline
+    )
+    .join(run, run.c.id == step.c.run)
+    .where(READY, step.c.pool.is_not(None))
+    .order_by(step.c.run, step.c.position)
+)  # fmt: skip
+
+
+class _Pooled(NamedTuple):
+    """A ready step that needs slots of a pool."""
+
+    run: int
+    position: int
+    queue: str
+    pool: str
+    slots: int
+    pipeline: str
+
+
 class SqlClaims(SqlPart):
     """Gives steps to those who run them, and takes them back."""
 
-    def claim(self, run_id: int, owner: str, limit: int, *, lease: float, now: datetime) -> tuple[Claim, ...]:
-        """Claim up to ``limit`` ready steps for ``lease`` seconds, in the order of the plan."""
-        return self._database.write(
-            partial(_claim, run_id=run_id, owner=owner, limit=limit, lease=lease, now=now), lazily=True
-        )
+    def claim(
+        self,
+        owner: str,
+        limit: int,
+        *,
+        lease: float,
+        now: datetime,
+        runs: Collection[int] | None = None,
+        queues: Collection[str] | None = None,
+        pools: Collection[Pool] = (),
+    ) -> tuple[Claim, ...]:
+        """Claim up to ``limit`` ready steps for ``lease`` seconds: older runs first, then as planned."""
+        wanted = _Wanted(owner, limit, lease, now, _unless_none(runs), _unless_none(queues), pools)
+        return self._database.write(partial(_claim, wanted=wanted), lazily=True)
 
-    def extend(self, run_id: int, owner: str, *, lease: float) -> int:
-        """Extend the leases of all steps the owner runs; return how many it still holds."""
-        values = {"of_run": run_id, "by_owner": owner, "lease": lease}
-        return self._database.write(lambda connection: connection.execute(_EXTEND, values).rowcount)
-
-    def abandon(self, run_id: int, owner: str, now: datetime) -> int:
-        """Make ready again all steps that an owner, known to be dead, was running; return how many."""
-        values = {"of_run": run_id, "by_owner": owner}
-        return self._database.write(partial(_let_go, which=_ABANDON, values=values, now=now))
+    def abandon(self, owner: str, now: datetime, *, run: int | None = None) -> int:
+        """Make ready again all steps that an owner, known to be gone, was running; return how many."""
+        return self._database.write(partial(_abandon, owner=owner, now=now, run_id=run))
 
     def owners(self, run_id: int) -> tuple[str, ...]:
         """Return who is running steps of the run."""
         return self._database.read(lambda connection: tuple(connection.scalars(_OWNERS, {"of_run": run_id})))
 
-    def next_retry(self, run_id: int) -> float | None:
-        """Return the seconds until the next step may be tried again, or None if none waits for that."""
-        seconds = self._database.read(lambda connection: connection.scalar(_NEXT_RETRY, {"of_run": run_id}))
+    def waiting(self, limit: int = 1000) -> tuple[Waiting, ...]:
+        """Return ready steps that nobody has claimed, in the order in which they would be."""
+        return self._database.read(partial(_waiting, limit=limit))
+
+    def holdings(self) -> tuple[Holding, ...]:
+        """Return the steps that run and hold slots of a pool."""
+        return self._database.read(
+            lambda connection: tuple(Holding(*row) for row in connection.execute(_HOLDINGS))
+        )
+
+    def next_due(self) -> float | None:
+        """Return the seconds until a lease expires or a step may be tried again, whichever is first."""
+        seconds = self._database.read(lambda connection: connection.scalar(_NEXT_DUE))
         return None if seconds is None else max(0.0, seconds)
+
+
+def _unless_none(values: Collection[T] | None) -> frozenset[T] | None:
+    return None if values is None else frozenset(values)
+
+
+class _Wanted(NamedTuple):
+    owner: str
+    limit: int
+    lease: float
+    now: datetime
+    runs: frozenset[int] | None
+    queues: frozenset[str] | None
+    pools: Collection[Pool]
+
+    def serves(self, ready: _Pooled) -> bool:
+        return (self.runs is None or ready.run in self.runs) and (
+            self.queues is None or ready.queue in self.queues
+        )
 
 
 def let_go_of_all(connection: Connection, run_id: int, now: datetime) -> int:
     """Make ready again all steps of a run that anybody was running; return how many."""
-    return _let_go(connection, _ABANDON_ALL, {"of_run": run_id}, now)
+    return _let_go(connection, _ABANDON_ALL, {"of_run": run_id, "now": now})
 
 
-def _claim(
-    connection: Connection, run_id: int, owner: str, limit: int, lease: float, now: datetime
-) -> tuple[Claim, ...]:
-    _let_go(connection, _DUE, {"of_run": run_id}, now)
-    values = {"of_run": run_id, "by_owner": owner, "at_most": limit, "lease": lease}
-    taken = [_Taken._make(row) for row in sorted(_CLAIM.rows(connection, values))]
-    if not taken:
+def _claim(connection: Connection, wanted: _Wanted) -> tuple[Claim, ...]:
+    _let_go(connection, _DUE, {"now": wanted.now})
+    if wanted.limit <= 0:
         return ()
+    taken = _claim_pooled(connection, wanted) if wanted.pools else []
+    if len(taken) < wanted.limit:
+        taken += _claim_unpooled(connection, wanted, wanted.limit - len(taken))
+    taken.sort()
+    _note(connection, taken, wanted)
+    return tuple(Claim(row.run, row.id, wanted.owner, row.attempt, row.fence) for row in taken)
+
+
+def _claim_unpooled(connection: Connection, wanted: _Wanted, limit: int) -> list[_Taken]:
+    values: dict[str, Any] = {"by_owner": wanted.owner, "at_most": limit, "lease": wanted.lease}
+    if wanted.runs is not None:
+        values["runs"] = sorted(wanted.runs)
+    if wanted.queues is not None:
+        values["queues"] = sorted(wanted.queues)
+    statement = _CLAIM_FREE[wanted.runs is not None, wanted.queues is not None]
+    return [_Taken._make(row) for row in statement.rows(connection, values)]
+
+
+def _claim_pooled(connection: Connection, wanted: _Wanted) -> list[_Taken]:
+    """Claim steps that hold slots of a pool, as far as they are free, in order."""
+    if not _POOLED.rows(connection, {}):
+        return []
+    if locks_rows(connection):  # what is free can be counted by one worker at a time only
+        connection.execute(_LOCK_POOLS)
+    pools = {pool.name: pool for pool in wanted.pools}
+    held: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for holding in connection.execute(_HOLDINGS):
+        held[holding.pool][holding.pipeline] += holding.slots
+    taken: list[_Taken] = []
+    for ready in map(_Pooled._make, _POOLED.rows(connection, {})):
+        pool = pools.get(ready.pool)
+        if pool is None or not wanted.serves(ready):
+            continue
+        if min(ready.slots, pool.slots) > pool.free_for(ready.pipeline, held[pool.name]):
+            continue
+        values = {
+            "by_owner": wanted.owner,
+            "lease": wanted.lease,
+            "of_run": ready.run,
+            "at_position": ready.position,
+        }
+        taken += [_Taken._make(row) for row in _CLAIM_ONE.rows(connection, values)]
+        held[pool.name][ready.pipeline] += ready.slots
+        if len(taken) == wanted.limit:
+            break
+    return taken
+
+
+def _note(connection: Connection, taken: Sequence[_Taken], wanted: _Wanted) -> None:
+    if not taken:
+        return
     _INSERT_ATTEMPT.change(
         connection,
         [
             {
-                "run": run_id,
+                "run": row.run,
                 "position": row.position,
                 "number": row.attempt,
-                "owner": owner,
+                "owner": wanted.owner,
                 "state": "running",
-                "started_at": now,
+                "started_at": wanted.now,
             }
             for row in taken
         ],
     )
-    append(connection, ((run_id, StepStarted(now, str(run_id), row.id, row.attempt)) for row in taken))
-    return tuple(Claim(run_id, row.id, owner, row.attempt, row.fence) for row in taken)
+    append(
+        connection, ((row.run, StepStarted(wanted.now, str(row.run), row.id, row.attempt)) for row in taken)
+    )
 
 
-def _let_go(connection: Connection, which: Prepared, values: dict[str, Any], now: datetime) -> int:
+def _abandon(connection: Connection, owner: str, now: datetime, run_id: int | None) -> int:
+    values: dict[str, Any] = {"by_owner": owner, "now": now}
+    if run_id is not None:
+        return _let_go(connection, _ABANDON_IN_RUN, {**values, "of_run": run_id})
+    connection.execute(worker.delete().where(worker.c.name == owner))
+    return _let_go(connection, _ABANDON, values)
+
+
+def _let_go(connection: Connection, which: Prepared, values: dict[str, Any]) -> int:
     gone = which.rows(connection, values)
     for some in batches(gone):
-        connection.execute(
-            _ATTEMPTS_ABANDONED,
-            {"of_run": values["of_run"], "tries": some, "now": now},
-        )
+        connection.execute(_ATTEMPTS_ABANDONED, {"tries": some, "now": values["now"]})
+    if gone:
+        announce(connection)
     return len(gone)
+
+
+def _waiting(connection: Connection, limit: int) -> tuple[Waiting, ...]:
+    return tuple(
+        Waiting(row.run, row.pipeline, row.id, row.queue, row.pool, row.slots, row.ready_at or row.created_at)
+        for row in connection.execute(_WAITING, {"at_most": limit})
+    )

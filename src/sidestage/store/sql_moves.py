@@ -34,7 +34,7 @@ _HOLD_VERSIONS = Prepared(
     select(version.c.id, version.c.dataset, version.c.partition, version.c.data_gone_at.is_not(None))
     .where(version.c.id.in_(bindparam("ids", expanding=True)))
     .with_for_update(read=True),
-    listed="ids",
+    listed=["ids"],
 )
 
 _INSERT_LOG = Prepared(pointer_log.insert())

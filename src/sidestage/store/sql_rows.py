@@ -62,6 +62,7 @@ def version_row(version: Version, run: int, task: str) -> dict[str, Any]:
         "inputs": as_json([(i.dataset, i.partition, i.version) for i in version.inputs]),
         "created_at": version.created_at,
         "seconds": version.seconds,
+        "value": stored.value,
     }
 
 
@@ -70,7 +71,7 @@ def version_of(row: Row[Any]) -> Version:
     # In the order of the table's columns: asking a row for each by name takes as long as all the rest.
     values: tuple[Any, ...] = tuple(row)
     id_, dataset, partition, environment, run, step, _task, code, path, size, checksum, *values_left = values
-    columns, digest, inputs, created_at, seconds, _gone = values_left
+    columns, digest, inputs, created_at, seconds, _gone, value = values_left
     algorithm, rows, content, figures = _digest_decoder.decode(digest)
     pairs = (each[:2] for each in figures) if columns is None else _columns_decoder.decode(columns)
     kept = Digest(algorithm, rows, content, tuple(starmap(ColumnDigest, figures)))
@@ -78,7 +79,7 @@ def version_of(row: Row[Any]) -> Version:
         id=id_,
         dataset=dataset,
         partition=partition,
-        stored=Stored(path, size, checksum, tuple(starmap(Column, pairs)), kept),
+        stored=Stored(path, size, checksum, tuple(starmap(Column, pairs)), kept, value),
         environment=environment,
         run=str(run),
         step=step,
@@ -107,6 +108,7 @@ def run_of(row: Row[Any], plan: str) -> Run:
         plan,
         row.created_at,
         row.ended_at,
+        row.driver,
     )
 
 
@@ -126,6 +128,10 @@ def step_of(row: Row[Any]) -> Step:
         row.failure_class,
         row.message,
         row.seconds,
+        row.queue,
+        row.pool,
+        row.slots,
+        row.ready_at,
     )
 
 
@@ -143,6 +149,7 @@ def attempt_of(row: Row[Any]) -> Attempt:
         row.message,
         row.details,
         findings_of(row.findings),
+        row.isolation or "",
     )
 
 

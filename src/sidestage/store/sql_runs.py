@@ -6,16 +6,18 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import Connection, and_, bindparam, func, or_, select, update
 
 from sidestage.errors import NotFound, StoreError
-from sidestage.events import RunEnded, RunStarted
+from sidestage.events import RunStarted
+from sidestage.store.prepared import Prepared
 from sidestage.store.records import Attempt, NewRun, NewStep, Run, RunState, Step
-from sidestage.store.sql_claims import let_go_of_all
 from sidestage.store.sql_database import SqlPart
+from sidestage.store.sql_endings import end, end_if_over
 from sidestage.store.sql_events import append
-from sidestage.store.sql_rows import attempt_of, run_of, step_of
+from sidestage.store.sql_rows import attempt_of, batches, run_of, step_of
 from sidestage.store.tables import attempt, environment, run, step, step_order, version
+from sidestage.store.wakeups import announce
 
 _SUMMARY = [column for column in run.c if column.name != "plan"]
 _RECENT = 50
@@ -29,24 +31,35 @@ _LATEST = (
 )
 _MEAN_SECONDS = select(func.avg(_LATEST.c.seconds))
 
-_STATES = (
-    select(step.c.state, func.count().label("steps"))
-    .where(step.c.run == bindparam("of_run"))
-    .group_by(step.c.state)
+_MADE = Prepared(
+    select(step.c.id, step.c.version).where(
+        step.c.run == bindparam("of_run"),
+        step.c.id.in_(bindparam("ids", expanding=True)),
+        step.c.version.is_not(None),
+    ),
+    listed=["ids"],
 )
 
 
 class SqlRuns(SqlPart):
     """Keeps runs."""
 
-    def begin_run(self, run: NewRun, steps: Sequence[NewStep], now: datetime) -> int:
+    def begin_run(self, run: NewRun, steps: Sequence[NewStep], now: datetime, *, alone: bool = False) -> int:
         """Record a run with all its steps; return its id. Steps without predecessors are ready at once.
 
-        Raises NotFound for an unknown environment, StoreError if two steps have the same id or a step comes
-        after one that does not stand before it.
+        Raises NotFound for an unknown environment, StoreError if two steps have the same id, a step comes
+        after one that does not stand before it, or another run is open that it should be alone with.
         """
         positions = _positions(steps)
-        return self._database.write(partial(_begin, new=run, steps=steps, positions=positions, now=now))
+        begin = partial(_begin, new=run, steps=steps, positions=positions, now=now, alone=alone)
+        return self._database.write(begin)
+
+    def open_runs(self) -> tuple[Run, ...]:
+        """Return the runs that have not ended, oldest first, with an empty ``plan``."""
+        query = select(*_SUMMARY).where(run.c.state == "running").order_by(run.c.id)
+        return self._database.read(
+            lambda connection: tuple(run_of(row, "") for row in connection.execute(query))
+        )
 
     def run(self, run_id: int) -> Run | None:
         """Return a run, or None."""
@@ -75,19 +88,23 @@ class SqlRuns(SqlPart):
             lambda connection: tuple(step_of(row) for row in connection.execute(query))
         )
 
+    def made(self, run_id: int, steps: Collection[str]) -> dict[str, str]:
+        """Return the version that each of these steps made or reused; those not done are left out."""
+        return self._database.read(partial(_made, run_id=run_id, steps=steps))
+
     def attempts(self, run_id: int, step: str | None = None) -> tuple[Attempt, ...]:
         """Return the attempts of a run, or of one step, in the order of the plan, oldest first."""
         return self._database.read(partial(_attempts, run_id=run_id, step_id=step))
 
-    def reopen_run(self, run_id: int) -> int:
+    def reopen_run(self, run_id: int, *, driver: str | None = None) -> int:
         """Make the run running and its failed steps ready again; return how many steps are still to be done.
 
         Steps that somebody is running are left to them. Raises NotFound.
         """
-        return self._database.write(partial(_reopen, run_id=run_id))
+        return self._database.write(partial(_reopen, run_id=run_id, driver=driver))
 
     def end_run(self, run_id: int, state: RunState, now: datetime) -> None:
-        """Record that a run came to its end.
+        """Record that a run came to its end, if it did not before; this is also how a run is cancelled.
 
         Whoever still runs a step of it loses the claim and cannot publish any more. Raises NotFound.
         """
@@ -118,8 +135,16 @@ def _begin(
     steps: Sequence[NewStep],
     positions: dict[str, int],
     now: datetime,
+    *,
+    alone: bool,
 ) -> int:
     require_environment(connection, new.environment)
+    if new.key is not None:
+        begun = connection.scalar(select(run.c.id).where(run.c.key == new.key))
+        if begun is not None:
+            return int(begun)
+    if alone:
+        _refuse_second(connection, new)
     key = connection.execute(
         run.insert()
         .values(
@@ -131,12 +156,14 @@ def _begin(
             reason=new.reason,
             plan=new.plan,
             created_at=now,
+            driver=new.driver,
+            key=new.key,
         )
         .returning(run.c.id)
     ).scalar_one()
     run_id = int(key)
     if steps:
-        connection.execute(step.insert(), [_step_row(run_id, positions[s.id], s) for s in steps])
+        connection.execute(step.insert(), [_step_row(run_id, positions[s.id], s, now) for s in steps])
     order = [
         {"run": run_id, "before": positions[before], "after": positions[each.id]}
         for each in steps
@@ -146,10 +173,27 @@ def _begin(
         connection.execute(step_order.insert(), order)
     tasks = dict(Counter(each.task for each in steps))
     append(connection, [(run_id, RunStarted(now, str(run_id), new.environment, len(steps), tasks))])
+    if not steps:
+        end_if_over(connection, run_id, now)
+    announce(connection)
     return run_id
 
 
-def _step_row(run_id: int, position: int, new: NewStep) -> dict[str, Any]:
+def _refuse_second(connection: Connection, new: NewRun) -> None:
+    other = connection.execute(
+        select(run.c.id, run.c.driver)
+        .where(run.c.pipeline == new.pipeline, run.c.environment == new.environment, run.c.state == "running")
+        .limit(1)
+    ).one_or_none()
+    if other is not None:
+        whose = f" by {other.driver}" if other.driver else ", waiting for workers or run by them"
+        raise StoreError(
+            f"Run {other.id} of {new.pipeline!r} in {new.environment!r} is open{whose}.",
+            hint=f"Wait for it, or end it: sidestage cancel {other.id}",
+        )
+
+
+def _step_row(run_id: int, position: int, new: NewStep, now: datetime) -> dict[str, Any]:
     before = len(set(new.after))
     return {
         "run": run_id,
@@ -163,6 +207,10 @@ def _step_row(run_id: int, position: int, new: NewStep) -> dict[str, Any]:
         "waiting_for": before,
         "attempt": 0,
         "fence": 0,
+        "queue": new.queue,
+        "pool": new.pool,
+        "slots": new.slots,
+        "ready_at": None if before else now,
     }
 
 
@@ -172,6 +220,13 @@ def require_environment(connection: Connection, name: str) -> str:
     if code is None:
         raise NotFound(f"There is no environment {name!r}.", hint="Is its name spelt right?")
     return str(code)
+
+
+def _made(connection: Connection, run_id: int, steps: Collection[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for some in batches(steps):
+        found.update(_MADE.rows(connection, {"of_run": run_id, "ids": some}))
+    return found
 
 
 def _attempts(connection: Connection, run_id: int, step_id: str | None) -> tuple[Attempt, ...]:
@@ -186,26 +241,30 @@ def _attempts(connection: Connection, run_id: int, step_id: str | None) -> tuple
     return tuple(attempt_of(row) for row in connection.execute(query))
 
 
-def _reopen(connection: Connection, run_id: int) -> int:
-    _set_state(connection, run_id, state="running", ended_at=None)
+def _reopen(connection: Connection, run_id: int, driver: str | None) -> int:
+    to_do = and_(step.c.run == run_id, step.c.state.not_in(("done", "reused")))
+    left = int(connection.scalar(select(func.count()).where(to_do)) or 0)
+    if left == 0:
+        _require_run(connection, run_id)
+        return 0
+    running = {"state": "running", "ended_at": None, "driver": driver}
+    connection.execute(update(run).where(run.c.id == run_id).values(running))
     connection.execute(
-        update(step).where(step.c.run == run_id, step.c.state == "failed").values(state="ready")
+        update(step)
+        .where(to_do, or_(step.c.state == "failed", and_(step.c.state == "waiting", step.c.waiting_for == 0)))
+        .values(state="ready", due=None)
     )
-    left = select(func.count()).where(step.c.run == run_id, step.c.state.not_in(("done", "reused")))
-    return int(connection.scalar(left) or 0)
+    announce(connection)
+    return left
 
 
 def _end(connection: Connection, run_id: int, state: RunState, now: datetime) -> None:
-    _set_state(connection, run_id, state=state, ended_at=now)
-    let_go_of_all(connection, run_id, now)
-    counts = {row.state: row.steps for row in connection.execute(_STATES, {"of_run": run_id})}
-    done, reused, failed = (counts.get(each, 0) for each in ("done", "reused", "failed"))
-    skipped = sum(counts.values()) - done - reused - failed
-    append(connection, [(run_id, RunEnded(now, str(run_id), state, done, failed, skipped))])
+    if not end(connection, run_id, state, now):
+        _require_run(connection, run_id)
 
 
-def _set_state(connection: Connection, run_id: int, **values: Any) -> None:
-    if connection.execute(update(run).where(run.c.id == run_id).values(values)).rowcount == 0:
+def _require_run(connection: Connection, run_id: int) -> None:
+    if connection.scalar(select(run.c.id).where(run.c.id == run_id)) is None:
         raise NotFound(f"There is no run {run_id}.", hint="Is its number right?")
 
 

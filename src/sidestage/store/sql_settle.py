@@ -14,12 +14,13 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, case, select, update
 
 from sidestage.store.dialect import DatabaseClock, insert_if_absent, locks_rows
+from sidestage.store.outcomes import Group, HeldStep, KnownVersion, Rows, judge
 from sidestage.store.prepared import Prepared
 from sidestage.store.records import Outcome, Publication, Reuse, Settled
 from sidestage.store.sql_database import LostRaceError, SqlPart
+from sidestage.store.sql_endings import end_if_over
 from sidestage.store.sql_events import append
-from sidestage.store.sql_outcomes import Group, HeldStep, KnownVersion, Rows, judge
-from sidestage.store.sql_rows import batches
+from sidestage.store.sql_rows import batches, findings_json, version_row
 from sidestage.store.tables import (
     attempt,
     environment,
@@ -31,6 +32,7 @@ from sidestage.store.tables import (
     step_order,
     version,
 )
+from sidestage.store.wakeups import announce
 
 _STEPS = Prepared(
     select(
@@ -62,7 +64,7 @@ _STEPS = Prepared(
     .outerjoin(released, and_(released.c.environment == run.c.environment, released.c.task == step.c.task))
     .where(step.c.run == bindparam("of_run"), step.c.id.in_(bindparam("ids", expanding=True)))
     .with_for_update(of=step),
-    listed="ids",
+    listed=["ids"],
 )
 
 # So that no move can release other code, or point elsewhere, between looking and writing.
@@ -77,11 +79,19 @@ _HOLD_ENVIRONMENTS = (
     .with_for_update(read=True)
 )
 
+# Or else two workers that settle the last two steps of a run at once would each leave its end to the other.
+_HOLD_RUNS = (
+    select(run.c.id)
+    .where(run.c.id.in_(bindparam("runs", expanding=True)))
+    .order_by(run.c.id)
+    .with_for_update()
+)
+
 _KNOWN = Prepared(
     select(version.c.id, version.c.dataset, version.c.partition, version.c.data_gone_at.is_not(None))
     .where(version.c.id.in_(bindparam("ids", expanding=True)))
     .with_for_update(read=True),
-    listed="ids",
+    listed=["ids"],
 )
 
 _SET_POINTER = Prepared(
@@ -142,6 +152,7 @@ _END_ATTEMPT = Prepared(
         message=bindparam("new_message"),
         details=bindparam("new_details"),
         findings=bindparam("new_findings"),
+        isolation=bindparam("new_isolation"),
     )
 )
 
@@ -158,6 +169,7 @@ _FREE_DEPENDENTS = Prepared(
     .values(
         waiting_for=step.c.waiting_for - 1,
         state=case((and_(step.c.waiting_for == 1, step.c.state == "waiting"), "ready"), else_=step.c.state),
+        ready_at=bindparam("now"),
     )
 )
 
@@ -189,6 +201,8 @@ def _settle(connection: Connection, outcomes: Sequence[Outcome], now: datetime) 
     group = _look(connection, outcomes, now)
     settled = tuple(judge(group, outcome) for outcome in outcomes)
     _write(connection, group.rows)
+    for run_id in sorted({row["of_run"] for row in group.rows.ended_steps}):
+        end_if_over(connection, run_id, now)
     return settled
 
 
@@ -205,6 +219,7 @@ def _look(connection: Connection, outcomes: Sequence[Outcome], now: datetime) ->
     group = Group(now)
     if locks_rows(connection):
         connection.execute(_HOLD_ENVIRONMENTS, {"runs": sorted(by_run)}).all()
+        connection.execute(_HOLD_RUNS, {"runs": sorted(by_run)}).all()
     for run_id in sorted(by_run):
         for some in batches(sorted(by_run[run_id])):
             for row in _STEPS.rows(connection, {"of_run": run_id, "ids": some}):
@@ -217,15 +232,17 @@ def _look(connection: Connection, outcomes: Sequence[Outcome], now: datetime) ->
 
 
 def _write(connection: Connection, rows: Rows) -> None:
-    _execute(connection, _INSERT_VERSION, rows.versions)
+    _execute(connection, _INSERT_VERSION, [version_row(*made) for made in rows.versions])
     _execute(connection, _insert_pointer(connection.dialect.name), rows.new_pointers)
     _execute(connection, _SET_POINTER, rows.moved_pointers)
     _execute(connection, _END_STEP, rows.ended_steps)
     _execute(connection, _RETRY_STEP, rows.retried_steps)
-    _execute(connection, _END_ATTEMPT, rows.attempts)
+    attempts = [{**each, "new_findings": findings_json(each["new_findings"])} for each in rows.attempts]
+    _execute(connection, _END_ATTEMPT, attempts)
     _execute(connection, _INSERT_LOG, rows.log)
     if rows.done:
         _FREE_DEPENDENTS.change(connection, rows.done)
+        announce(connection)
     append(connection, rows.events)
 
 

@@ -64,6 +64,11 @@ metadata = MetaData(
     }
 )
 
+
+def _partial_index(name: str, where: str, *columns: str) -> Index:
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
 environment = Table(
     "environment",
     metadata,
@@ -88,6 +93,9 @@ run = Table(
     Column("plan", Text, nullable=False),
     Column("created_at", Moment, nullable=False),
     Column("ended_at", Moment, nullable=True),
+    Column("driver", Text, nullable=True),
+    Column("key", Word, nullable=True),
+    Index(None, "key", unique=True),
     Index(None, "pipeline", "id"),
     Index(None, "environment", "id"),
     Index(None, "state"),
@@ -116,15 +124,31 @@ step = Table(
     Column("failure_class", Text, nullable=True),
     Column("message", Text, nullable=True),
     Column("seconds", Double, nullable=True),
+    Column("queue", Word, nullable=False, server_default="default"),
+    Column("pool", Word, nullable=True),
+    Column("slots", Integer, nullable=False, server_default="1"),
+    Column("ready_at", Moment, nullable=True),
     Index(None, "run", "id", unique=True),
     Index(None, "run", "state", "position"),
-    Index(
-        None,
-        "run",
-        "due",
-        sqlite_where=text("due IS NOT NULL"),
-        postgresql_where=text("due IS NOT NULL"),
-    ),
+    # What a claim looks for is found at once, however long the queue and the history are.
+    _partial_index("ix_step_ready", "state = 'ready' AND pool IS NULL", "run", "position"),
+    _partial_index("ix_step_ready_pool", "state = 'ready' AND pool IS NOT NULL", "run", "position"),
+    _partial_index("ix_step_running_pool", "state = 'running' AND pool IS NOT NULL", "pool"),
+    _partial_index("ix_step_due", "due IS NOT NULL", "due"),
+    sqlite_with_rowid=False,
+)
+
+# Processes that claim steps. ``due`` is when the worker counts as dead, by the database's clock.
+worker = Table(
+    "worker",
+    metadata,
+    Column("name", Word, primary_key=True),
+    Column("queues", Text, nullable=False),
+    Column("slots", Integer, nullable=False),
+    Column("draining", Boolean, nullable=False),
+    Column("started_at", Moment, nullable=False),
+    Column("seen_at", Moment, nullable=False),
+    Column("due", Double, nullable=False),
     sqlite_with_rowid=False,
 )
 
@@ -152,10 +176,12 @@ attempt = Table(
     Column("message", Text, nullable=True),
     Column("details", Text, nullable=True),
     Column("findings", Text, nullable=True),
+    Column("isolation", Text, nullable=True),
     sqlite_with_rowid=False,
 )
 
-# ``columns`` is empty where the digest names the same columns in the same order.
+# ``columns`` is empty where the digest names the same columns in the same order. ``value`` is the JSON of a
+# version that is a single small value: it lies here, and there is no file.
 version = Table(
     "version",
     metadata,
@@ -176,6 +202,7 @@ version = Table(
     Column("created_at", Moment, nullable=False),
     Column("seconds", Double, nullable=False),
     Column("data_gone_at", Moment, nullable=True),
+    Column("value", Text, nullable=True),
     Index(None, "task", "id"),
 )
 

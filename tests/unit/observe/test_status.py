@@ -35,7 +35,7 @@ def store(tmp_path: Path) -> SqlStore:
 def begun(store: SqlStore) -> tuple[int, tuple[Claim, ...]]:
     steps = [NewStep(f"p.t@{key}", "p.t", "d", key, None) for key in ("1", "2", "3")]
     run = store.begin_run(NewRun("p", "production", "c", "ann", "why", "{}"), steps, NOW)
-    return run, store.claim(run, "w", 3, lease=60, now=NOW)
+    return run, store.claim("w", 3, lease=60, now=NOW, runs=[run])
 
 
 def test_a_run_in_detail_tells_failures_their_logs_and_warnings(store: SqlStore, tmp_path: Path) -> None:

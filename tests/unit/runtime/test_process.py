@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sidestage.runtime.process import ChildProcess, died_of, ready
+from sidestage.runtime.process import ChildProcess, died_of
 
 SOURCE = Path(__file__).parents[3] / "src"
 DEADLINE_SECONDS = 20.0
@@ -22,25 +22,24 @@ from sidestage.runtime.channel import adopt
 
 connection = adopt(int(sys.argv[-1]))
 while True:
-    try:
-        message = connection.recv_bytes()
-    except EOFError:
+    message = connection.receive()
+    if message is None:
         break
     if message == b"words":
-        connection.send_bytes(" ".join(sys.argv[1:-1]).encode())
+        connection.send(" ".join(sys.argv[1:-1]).encode())
     elif message == b"exit":
         os._exit(7)
     elif message == b"half":
-        os.write(connection.fileno(), b"\\0\\0\\1\\0only")
+        os.write(connection.fileno(), b"\\0\\0\\0\\0\\0\\0\\1\\0only")
         os._exit(0)
     elif message == b"spawn":
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-        connection.send_bytes(str(child.pid).encode())
+        connection.send(str(child.pid).encode())
     elif message == b"deaf":
-        connection.send_bytes(b"deaf")
+        connection.send(b"deaf")
         time.sleep(600)
     else:
-        connection.send_bytes(message[::-1])
+        connection.send(message[::-1])
 """
 
 # Starts a child that ties its life to ours, says its number, and then sleeps until it is killed.
@@ -49,8 +48,9 @@ import os, sys, time
 from pathlib import Path
 from sidestage.runtime.process import ChildProcess
 
-child = ChildProcess("tied", [str(os.getpid())], directory=Path.cwd(), environment=os.environ)
-assert child.receive() == b"ready"
+command = [sys.executable, "-m", "tied", str(os.getpid())]
+child = ChildProcess(command, directory=Path.cwd(), environment=os.environ)
+assert child.channel.receive() == b"ready"
 print(child.pid, flush=True)
 time.sleep(600)
 """
@@ -60,7 +60,7 @@ from sidestage.runtime.channel import adopt
 from sidestage.runtime.lifeline import end_with_parent
 
 end_with_parent(int(sys.argv[1]))
-adopt(int(sys.argv[2])).send_bytes(b"ready")
+adopt(int(sys.argv[2])).send(b"ready")
 time.sleep(600)
 """
 
@@ -94,7 +94,8 @@ def start(folder):
 
     def make(*arguments: str) -> ChildProcess:
         environment = {**os.environ, "PYTHONPATH": f"{SOURCE}{os.pathsep}{folder}"}
-        child = ChildProcess("echo", arguments, directory=folder, environment=environment)
+        command = [sys.executable, "-m", "echo", *arguments]
+        child = ChildProcess(command, directory=folder, environment=environment)
         children.append(child)
         return child
 
@@ -108,54 +109,56 @@ def test_messages_arrive_whole_and_in_order(start):
     messages = [b"", b"ab", bytes(range(256)) * 2_000]
     for message in messages:
         child.send(message)
-        assert child.receive() == message[::-1]
+        assert child.channel.receive() == message[::-1]
     child.send(b"words")
-    assert child.receive() == b"two words"
+    assert child.channel.receive() == b"two words"
 
 
 def test_a_child_that_exits_is_noticed(start):
     child = start()
     child.send(b"exit")
-    assert child.receive() is None
+    assert child.channel.receive() is None
     child.send(b"nobody hears this")
-    assert child.receive() is None
+    assert child.channel.receive() is None
     assert died_of(child.ended()) == "exited with status 7"
 
 
 def test_a_killed_child_is_noticed(start):
     child = start()
     child.send(b"deaf")
-    assert child.receive() == b"deaf"
+    assert child.channel.receive() == b"deaf"
     os.kill(child.pid, signal.SIGKILL)
-    assert child.receive() is None
+    assert child.channel.receive() is None
     assert died_of(child.ended()) == "killed by SIGKILL"
 
 
 def test_half_a_message_is_none(start):
     child = start()
     child.send(b"half")
-    assert child.receive() is None
+    assert child.channel.receive() is None
 
 
-def test_a_module_that_does_not_exist_is_a_child_that_is_gone(folder, capfd):
-    child = ChildProcess("no_such_module", directory=folder, environment=os.environ)
-    assert child.receive() is None
-    assert child.ended() == 1
-    assert "no_such_module" in capfd.readouterr().err
+def test_what_a_child_prints_goes_where_it_was_told(folder, tmp_path):
+    with (tmp_path / "printed").open("wb") as file:
+        command = [sys.executable, "-m", "no_such_module"]
+        child = ChildProcess(command, directory=folder, environment=os.environ, output=file.fileno())
+        assert child.channel.receive() is None
+        assert child.ended() == 1
+    assert "no_such_module" in (tmp_path / "printed").read_text()
 
 
 @pytest.mark.parametrize("state", ["waiting", "deaf", "exited"])
 def test_nothing_that_a_child_started_outlives_it(start, state):
     child = start()
     child.send(b"spawn")
-    grandchild = int(child.receive() or b"")
+    grandchild = int(child.channel.receive() or b"")
     assert not gone(grandchild)
     if state == "deaf":
         child.send(b"deaf")
-        assert child.receive() == b"deaf"
+        assert child.channel.receive() == b"deaf"
     if state == "exited":
         child.send(b"exit")
-        assert child.receive() is None
+        assert child.channel.receive() is None
         assert child.ended() == 7
     else:
         assert child.end() == -signal.SIGKILL
@@ -173,20 +176,24 @@ def test_ending_twice_kills_nobody_else(start, monkeypatch):
 
 def test_a_child_sees_that_the_channel_was_closed(start):
     child = start()
-    child.connection.close()
+    child.channel.close()
     assert child.ended() == 0
 
 
-def test_ready_returns_those_that_answered_or_died(start):
-    first, second, third = start(), start(), start()
-    first.send(b"ab")
-    second.send(b"exit")
-    found: set[int] = set()
+def test_what_came_is_returned_without_waiting(start):
+    child = start()
+    assert child.channel.receive_ready() == []
+    for message in (b"ab", b"cd"):
+        child.send(message)
+    found: list[bytes] = []
     deadline = time.monotonic() + DEADLINE_SECONDS
-    while found != {first.pid, second.pid}:
+    while len(found) < 2:
         assert time.monotonic() < deadline
-        found = {child.pid for child in ready([first, second, third], 1.0)}
-    assert ready([third], 0) == []
+        found += child.channel.receive_ready() or []
+    assert found == [b"ba", b"dc"]
+    child.send(b"exit")
+    while child.channel.receive_ready() is not None:
+        assert time.monotonic() < deadline
 
 
 @pytest.mark.parametrize(

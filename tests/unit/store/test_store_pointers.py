@@ -48,7 +48,7 @@ class Pointers(RuleBasedStateMachine):
         shown = self.shown[environment].get(partition)
         new = NewStep("s", "t", "d", partition, shown if honest else "another")
         run = self.store.begin_run(NewRun("p", environment, "", "", "", ""), [new], self.now)
-        (claim,) = self.store.claim(run, "w", 1, lease=60, now=self.now)
+        (claim,) = self.store.claim("w", 1, lease=60, now=self.now, runs=[run])
         self.count += 1
         name = f"v{self.count:06}"
         version = Version(name, "d", partition, STORED, environment, str(run), "s", "c", (), self.now, 1.0)

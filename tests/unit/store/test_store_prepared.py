@@ -14,7 +14,7 @@ from sidestage.store.tables import environment, event, metadata
 NOW = datetime(2013, 3, 10, 7, tzinfo=UTC)
 INSERT = Prepared(event.insert())
 BY_ID = Prepared(
-    select(event.c.id, event.c.at).where(event.c.id.in_(bindparam("ids", expanding=True))), listed="ids"
+    select(event.c.id, event.c.at).where(event.c.id.in_(bindparam("ids", expanding=True))), listed=["ids"]
 )
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from sidestage.data.version import Version
 from sidestage.events import Event, StepFailed, StepPublished, StepReused
 from sidestage.store.records import Claim, Failure, Outcome, Publication, Reuse, Settled
-from sidestage.store.sql_rows import findings_json, version_row
 
 PointerAddress = tuple[str, str, str]
 """(environment, dataset, partition)"""
@@ -50,11 +50,19 @@ class KnownVersion(NamedTuple):
     is_gone: bool
 
 
+class MadeVersion(NamedTuple):
+    """A version to be recorded, with the run and the task that made it."""
+
+    version: Version
+    run: int
+    task: str
+
+
 @dataclass
 class Rows:
-    """Parameters of the statements that write a group."""
+    """What is to be written for a group, in the words of the statements that write it."""
 
-    versions: list[dict[str, Any]] = field(default_factory=list)
+    versions: list[MadeVersion] = field(default_factory=list)
     new_pointers: list[dict[str, Any]] = field(default_factory=list)
     moved_pointers: list[dict[str, Any]] = field(default_factory=list)
     log: list[dict[str, Any]] = field(default_factory=list)
@@ -128,7 +136,7 @@ def _publish(group: Group, step: HeldStep, outcome: Publication) -> Settled:
     if message := _moved(group, step):
         return _stale(group, step, outcome, message)
     group.known[made.id] = KnownVersion(made.id, made.dataset, made.partition, is_gone=False)
-    group.rows.versions.append(version_row(made, step.run, step.task))
+    group.rows.versions.append(MadeVersion(made, step.run, step.task))
     _point(group, step, made.id)
     _done(group, step, outcome, "done", made.id, made.seconds)
     rows = made.stored.digest.rows
@@ -199,7 +207,7 @@ def _done(
     ending = {"new_state": state, "new_version": made, "new_seconds": seconds}
     group.rows.ended_steps.append({**_key(step), **ending, **_words(None, None)})
     _attempt(group, step, "done", outcome, None, None)
-    group.rows.done.append({"of_run": step.run, "done_position": step.position})
+    group.rows.done.append({"of_run": step.run, "done_position": step.position, "now": group.now})
 
 
 def _stale(group: Group, step: HeldStep, outcome: Outcome, message: str) -> Settled:
@@ -241,7 +249,8 @@ def _attempt(
             "new_state": state,
             "now": group.now,
             "new_details": outcome.details or None if isinstance(outcome, Failure) else None,
-            "new_findings": findings_json(findings),
+            "new_findings": findings,
+            "new_isolation": None if isinstance(outcome, Reuse) else outcome.isolation or None,
             **_words(failure_class, message),
         }
     )

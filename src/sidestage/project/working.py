@@ -1,0 +1,187 @@
+"""A worker that serves whatever is open: ``sidestage worker``."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+
+from sidestage.clock import Clock
+from sidestage.data.lake import Lake
+from sidestage.errors import NotFound, StaleWorld, StoreError
+from sidestage.events import Listener
+from sidestage.pipeline.projectfile import ProjectFile
+from sidestage.plan.plan import Plan
+from sidestage.project.execution import changed_tasks
+from sidestage.project.layout import Layout
+from sidestage.project.patience import WaitAlarm
+from sidestage.project.workshop import candidate_home, home_of, new_dispatcher, open_crew
+from sidestage.project.worlds import PRODUCTION
+from sidestage.release.code import find_laid_out, lay_out
+from sidestage.run.active import ActiveRun
+from sidestage.run.crew import Crew
+from sidestage.run.crews import Home
+from sidestage.run.dispatcher import Audience, Dispatcher, Terms
+from sidestage.run.summary import Tally
+from sidestage.runtime.lifeline import is_dead, this_process
+from sidestage.store.contract import Store
+from sidestage.store.records import Run, Worker
+
+_TROUBLE_SECONDS = 1.0
+_TICK_SECONDS = 1.0
+
+
+class Said(msgspec.Struct, frozen=True):
+    """Something that a worker has to say to the people who started it."""
+
+    message: str
+    hint: str = ""
+
+
+class Working(msgspec.Struct, frozen=True):
+    """A worker of a project: where state lies, whom it serves, who listens.
+
+    ``queues`` empty: every queue. ``say`` hears what people should know.
+    """
+
+    store: Store
+    layout: Layout
+    file: ProjectFile
+    clock: Clock
+    listener: Listener
+    slots: int
+    queues: tuple[str, ...]
+    say: Callable[[Said], None]
+
+    def work(self, *, until_idle: bool = False) -> Tally:
+        """Serve open runs until told to stop by SIGTERM or SIGINT, or with ``until_idle`` until none is open.
+
+        The first signal drains: what runs is finished, nothing new is claimed. The second one stops what
+        runs, and gives it back.
+        """
+        tally = Tally()
+        self._take_back_from_the_dead()
+        with open_crew(self.layout, self.file, self.clock, self.slots) as crew:
+            dispatcher = new_dispatcher(
+                self.store,
+                self.layout,
+                crew,
+                self.clock,
+                terms=Terms(
+                    self._worker(),
+                    lease=self.file.run.lease,
+                    queues=self.queues or None,
+                    pools=self.file.pool_list,
+                ),
+                open_run=lambda run_id: self._open(run_id, crew),
+                audience=Audience(self.listener, tally),
+            )
+            told = _Told()
+            with told.by_signals():
+                self._loop(dispatcher, told, until_idle=until_idle)
+            if not told.twice:
+                crew.wind_down()
+            dispatcher.close()
+        return tally
+
+    def _loop(self, dispatcher: Dispatcher, told: "_Told", *, until_idle: bool) -> None:
+        refused: set[int] = set()
+        alarm = WaitAlarm(self.store, self.file, self.clock)
+        while not told.twice:
+            try:
+                dispatcher.tick(_TICK_SECONDS if not told.once else 0.1)
+            except StoreError as error:
+                if not error.transient:
+                    raise
+                # What was finished is kept and settled as soon as the store can be reached again.
+                self.say(Said(error.message, error.hint))
+                time.sleep(_TROUBLE_SECONDS)
+                continue
+            for run_id in dispatcher.refused.keys() - refused:
+                refused.add(run_id)
+                error_of = dispatcher.refused[run_id]
+                self.say(Said(f"Run {run_id} is left to other workers: {error_of.message}", error_of.hint))
+            for wait in alarm.late():
+                self.say(Said(f"Run {wait.run}: {wait.first} is {wait.why}."))
+            if told.once and not dispatcher.draining:
+                dispatcher.drain()
+            if dispatcher.draining and not dispatcher.busy:
+                return
+            if until_idle and not dispatcher.busy and not self._anything_open(refused):
+                return
+
+    def _anything_open(self, refused: set[int]) -> bool:
+        return any(run.id not in refused for run in self.store.open_runs())
+
+    def _open(self, run_id: int, crew: Crew) -> ActiveRun | None:
+        run = self.store.run(run_id)
+        if run is None:
+            raise NotFound(f"There is no run {run_id}.")
+        home = self._home(run)
+        manifest = crew.manifest(home)
+        if manifest is None:
+            return None
+        plan = msgspec.json.decode(run.plan, type=Plan)
+        changed = changed_tasks(plan, manifest)
+        if changed:
+            raise StaleWorld(
+                f"it was planned for other code of {', '.join(changed)} than lies here.",
+                hint="Bring this host's copy to the same commit and start the worker again.",
+            )
+        lake = Lake(self.layout.lake)
+        return ActiveRun(run_id, plan, manifest, home_of(home, run_id), lake, self.layout.logs)
+
+    def _home(self, run: Run) -> Home:
+        if run.environment == PRODUCTION:
+            return Home(str(self.layout.root))
+        found = find_laid_out(run.code, self.layout.root, self.layout.releases)
+        if found is None and run.code.startswith("git:"):
+            found = Path(lay_out(run.code, self.layout.root, self.layout.releases).root)
+        if found is None:
+            raise NotFound(
+                f"its code {run.code} was never laid out on this host.",
+                hint="Stage commits (--code git:REF) where several hosts work together.",
+            )
+        return candidate_home(found, self.file)
+
+    def _take_back_from_the_dead(self) -> None:
+        """Give back what workers of this host held that are certainly gone, before their leases expire."""
+        for worker in self.store.workers():
+            if is_dead(worker.name):
+                self.store.abandon(worker.name, self.clock.now())
+
+    def _worker(self) -> Worker:
+        now = self.clock.now()
+        return Worker(this_process(), self.queues, self.slots, draining=False, started_at=now, seen_at=now)
+
+
+class _Told:
+    """How often this process was told to stop."""
+
+    def __init__(self) -> None:
+        self._times = 0
+
+    @property
+    def once(self) -> bool:
+        return self._times > 0
+
+    @property
+    def twice(self) -> bool:
+        return self._times > 1
+
+    @contextmanager
+    def by_signals(self) -> Iterator[None]:
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in before:
+            signal.signal(number, self._note)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _note(self, _signal: int, _frame: FrameType | None) -> None:
+        self._times += 1

@@ -1,0 +1,284 @@
+"""The processes of one worker that run attempts: started when needed, warm, recycled, watched, stopped."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from sidestage import errors
+from sidestage.clock import Clock
+from sidestage.pipeline.manifest import Manifest, TaskSpec
+from sidestage.run.crews import Answered, CodeLost, Found, Home, WorkerDied
+from sidestage.run.hand import Hand
+from sidestage.run.messages import Execute, Failed, FromWorker, Loaded, LoadFailed, Written
+from sidestage.run.pace import Pace
+from sidestage.runtime.poller import Poller
+
+_MOST_FAILED_STARTS = 3
+_LOOK_SECONDS = 0.25
+"""How often limits, and those who are to stop, are looked at."""
+
+
+class Waiting(NamedTuple):
+    """A request that no process has been given yet."""
+
+    request: Execute
+    home: Home
+
+
+class _Library:
+    """What is known of the code of one home."""
+
+    def __init__(self) -> None:
+        self.manifest: Manifest | None = None
+        self.error: errors.SidestageError | None = None
+        self.failed_starts = 0
+
+
+class Crew:
+    """Up to ``slots`` processes that run attempts, each for one home at a time.
+
+    ``start`` starts one for a home.
+    """
+
+    def __init__(self, slots: int, start: Callable[[Home], Hand], clock: Clock) -> None:
+        self._slots = slots
+        self._start = start
+        self._clock = clock
+        self._hands: list[Hand] = []
+        self._backlog: deque[Waiting] = deque()
+        self._libraries: dict[Home, _Library] = {}
+        self._pace = Pace()
+        self._decoder: msgspec.json.Decoder[FromWorker] = msgspec.json.Decoder(FromWorker)
+        self._poller: Poller[Hand] = Poller()
+        self._looked_at = clock.monotonic()
+
+    def wake_by(self, descriptor: int | None) -> None:
+        """Let waiting end when a descriptor is readable, in place of any other that did so before."""
+        self._poller.wake_by(descriptor)
+
+    @property
+    def free(self) -> int:
+        """How many requests it would take now."""
+        given = sum(len(hand.requests) for hand in self._hands) + len(self._backlog)
+        return self._slots * self._pace.ahead - given
+
+    @property
+    def busy(self) -> bool:
+        """Whether any request is without an answer."""
+        return bool(self._backlog) or any(hand.requests for hand in self._hands)
+
+    def manifest(self, home: Home) -> Manifest | None:
+        """Return what the code of a home declares, or None if it is not loaded yet; that begins then."""
+        library = self._libraries.setdefault(home, _Library())
+        if library.error is not None:
+            raise library.error
+        if library.manifest is None and not any(hand.home == home for hand in self._hands):
+            self._make_room()
+            self._begin(home)
+        return library.manifest
+
+    def submit(self, request: Execute, home: Home) -> None:
+        """Have a request run. Its answer comes from ``collect``."""
+        self._backlog.append(Waiting(request, home))
+        self._assign()
+
+    def collect(self, timeout: float) -> list[Found]:
+        """Return what came in, waiting up to ``timeout`` seconds for the first of it."""
+        found: list[Found] = []
+        if any(hand.requests or hand.stopping for hand in self._hands):
+            timeout = min(timeout, _LOOK_SECONDS)
+        for hand, descriptor in self._poller.ready(timeout):
+            if hand in self._hands:  # not retired by what was heard just before
+                found += self._heard(hand, descriptor)
+        now = self._clock.monotonic()
+        if now - self._looked_at >= _LOOK_SECONDS or any(hand.stopping for hand in self._hands):
+            self._looked_at = now
+            for hand in self._hands:
+                hand.look()
+        self._assign()
+        return found
+
+    def stop(self, versions: Collection[str]) -> None:
+        """Stop the attempts that would make these versions: nothing more is heard of them."""
+        unwanted = frozenset(versions)
+        self._backlog = deque(each for each in self._backlog if each.request.version not in unwanted)
+        for hand in self._hands:
+            hand.stop(unwanted)
+
+    def wind_down(self) -> None:
+        """Wait until the attempts that were to stop have done so, which is bounded."""
+        while any(hand.stopping for hand in self._hands):
+            self.collect(_LOOK_SECONDS / 5)
+
+    def end(self) -> None:
+        """End all processes at once, whatever they are doing."""
+        for hand in self._hands:
+            self._poller.forget(hand)
+        for hand in self._hands:
+            hand.kill()
+        for hand in self._hands:
+            hand.end()
+        self._hands.clear()
+        self._backlog.clear()
+        self._poller.close()
+
+    def _assign(self) -> None:
+        """Give waiting requests to processes of their home, starting some where there is room."""
+        for _ in range(len(self._backlog)):
+            waiting = self._backlog.popleft()
+            hand = self._hand_for(waiting.home)
+            if hand is None:
+                self._backlog.append(waiting)
+            else:
+                hand.give(waiting.request)
+
+    def _hand_for(self, home: Home) -> Hand | None:
+        mine = [hand for hand in self._hands if hand.home == home and hand.takes_more(self._pace.ahead)]
+        idle = [hand for hand in mine if not hand.requests]
+        if idle:
+            return idle[0]
+        if len(self._hands) < self._slots or self._make_room():
+            return self._begin(home)
+        return min(mine, key=lambda hand: len(hand.requests), default=None)
+
+    def _make_room(self) -> bool:
+        """End an idle process if there are as many as may be; return whether there is room now."""
+        if len(self._hands) < self._slots:
+            return True
+        idle = next((hand for hand in self._hands if hand.is_idle), None)
+        if idle is None:
+            return False
+        self._retire(idle)
+        return True
+
+    def _begin(self, home: Home) -> Hand:
+        hand = self._start(home)
+        self._hands.append(hand)
+        self._poller.watch(hand)
+        return hand
+
+    def _retire(self, hand: Hand) -> None:
+        self._hands.remove(hand)
+        self._poller.forget(hand)
+        hand.end()
+
+    def _heard(self, hand: Hand, descriptor: int) -> list[Found]:
+        if descriptor == hand.output.fileno():
+            if not hand.output.drain():
+                hand.mute()
+                self._poller.forget_descriptor(descriptor)
+            return []
+        messages = hand.received()
+        if messages is None:
+            return self._gone(hand)
+        found: list[Found] = []
+        for message in messages:
+            answer = self._decoder.decode(message)
+            match answer:
+                case Loaded():
+                    found += self._loaded(hand, answer)
+                case LoadFailed():
+                    return [*found, *self._lost(hand, _error_of(answer))]
+                case Written() | Failed():
+                    found += self._answered(hand, answer)
+        return found
+
+    def _answered(self, hand: Hand, answer: Written | Failed) -> list[Found]:
+        request, wanted, answer = hand.finish(answer)
+        if isinstance(answer, Written):
+            self._pace.took(answer.seconds)
+        if hand.is_spent and not hand.requests:
+            self._retire(hand)
+        return [Answered(request, answer, hand.isolation)] if wanted else []
+
+    def _loaded(self, hand: Hand, answer: Loaded) -> list[Found]:
+        library = self._libraries.setdefault(hand.home, _Library())
+        hand.loaded(answer.isolation)
+        library.failed_starts = 0
+        if library.manifest is None:
+            library.manifest = answer.manifest
+        changed = _changed(library.manifest, answer.manifest)
+        if not changed:
+            return []
+        error = errors.StaleWorld(
+            f"The code of {', '.join(changed)} was changed while it ran.",
+            hint="What was published was made by the code before; run again for the rest.",
+        )
+        return self._lost(hand, error)
+
+    def _lost(self, hand: Hand, error: errors.SidestageError) -> list[Found]:
+        """Give up on a home: what its processes have not begun is given back, and they end."""
+        home = hand.home
+        self._libraries.setdefault(home, _Library()).error = error
+        requests = [each.request for each in self._backlog if each.home == home]
+        self._backlog = deque(each for each in self._backlog if each.home != home)
+        for mine in [each for each in self._hands if each.home == home]:
+            requests += mine.requests
+            self._retire(mine)
+        return [CodeLost(home, tuple(requests), error)]
+
+    def _gone(self, hand: Hand) -> list[Found]:
+        """Say what became of the attempt of a process that is gone; what it had not begun, others do."""
+        began, requests, isolation = hand.began, tuple(hand.requests), hand.isolation
+        doomed, was_loaded = hand.doomed, hand.is_loaded
+        unwanted = hand.unwanted
+        self._hands.remove(hand)
+        self._poller.forget(hand)
+        how = hand.ended()
+        rest = requests[1:] if began else requests
+        self._backlog.extendleft(
+            Waiting(each, hand.home) for each in reversed(rest) if each.version not in unwanted
+        )
+        library = self._libraries.setdefault(hand.home, _Library())
+        library.failed_starts = 0 if was_loaded else library.failed_starts + 1
+        if library.failed_starts > _MOST_FAILED_STARTS:
+            printed = hand.output.early().strip()
+            error = errors.ConfigurationError(
+                f"Workers keep dying while they load the code (the last one {how})."
+                + (f" It said: {printed[-2000:]}" if printed else ""),
+                hint="Import the pipeline's module by hand to see why.",
+            )
+            return self._lost_unloaded(hand.home, error)
+        if not was_loaded and not self._backlog and library.manifest is None:
+            self._begin(hand.home)
+        if not began or requests[0].version in unwanted:
+            return []
+        if doomed:
+            failed = Failed(
+                step=requests[0].step, failure_class="resource", message=doomed, details="", findings=()
+            )
+            return [Answered(requests[0], failed, isolation)]
+        return [WorkerDied(requests[0], how, isolation)]
+
+    def _lost_unloaded(self, home: Home, error: errors.SidestageError) -> list[Found]:
+        self._libraries[home].error = error
+        requests = tuple(each.request for each in self._backlog if each.home == home)
+        self._backlog = deque(each for each in self._backlog if each.home != home)
+        return [CodeLost(home, requests, error)]
+
+
+def worker_environment(slots: int, given: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the environment of the processes: ours, with thread pools that share the processors."""
+    threads = str(max(1, (os.cpu_count() or 1) // slots))
+    pools = ("POLARS_MAX_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return {**dict.fromkeys(pools, threads), **given}
+
+
+def _changed(first: Manifest, found: Manifest) -> list[str]:
+    """Return the tasks whose code differs between two loadings."""
+    ours, theirs = _fingerprints(first.tasks), _fingerprints(found.tasks)
+    return sorted(task for task in ours.keys() | theirs.keys() if ours.get(task) != theirs.get(task))
+
+
+def _fingerprints(tasks: Iterable[TaskSpec]) -> dict[str, str]:
+    return {task.id: task.fingerprint for task in tasks}
+
+
+def _error_of(answer: LoadFailed) -> errors.SidestageError:
+    kind = getattr(errors, answer.kind, errors.ConfigurationError)
+    error: errors.SidestageError = kind(answer.message, hint=answer.hint)
+    error.add_note(answer.trace)
+    return error

@@ -1,0 +1,384 @@
+"""One worker's loop: claim steps, have them run, settle what came of them, keep its leases alive.
+
+Everything it needs is given to it (store, crews, clock, chance), and it does one round at a time, so that the
+very same code runs in production and in the deterministic simulation.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+
+from sidestage.clock import Clock
+from sidestage.data.dataset import RESERVED
+from sidestage.data.lake import Lake
+from sidestage.data.version import Stored
+from sidestage.errors import SidestageError
+from sidestage.events import Listener, StepFailed, StepPublished, StepReused, StepStarted
+from sidestage.policy.pool import Pool
+from sidestage.run.active import ActiveRun, OpenRun, Prepared
+from sidestage.run.crews import Answered, CodeLost, Crews, Found, WorkerDied
+from sidestage.run.messages import Written
+from sidestage.store.contract import Store
+from sidestage.store.records import Claim, Failure, Outcome, Publication, Reuse, Settled, Worker
+
+LEASE_SECONDS = 2.5
+"""How long a worker may be silent before others take over what it runs."""
+
+_BEATS_PER_LEASE = 5
+_LISTEN_SECONDS = 0.05
+"""How often a worker asks for changes where the database cannot call."""
+
+_LOOK_SECONDS = 1.0
+"""How often a worker looks for runs and expired leases, should it have missed a call."""
+
+
+_LONG_AGO = 1e9
+
+
+class Terms(msgspec.Struct, frozen=True):
+    """Who a worker is and what it takes on: queues, pools, one run only or any; its lease in seconds."""
+
+    worker: Worker
+    lease: float = LEASE_SECONDS
+    queues: tuple[str, ...] | None = None
+    pools: tuple[Pool, ...] = ()
+    only: int | None = None
+
+
+class Done(msgspec.Struct, frozen=True):
+    """What became of one step, as the worker that ran it tells it."""
+
+    outcome: Outcome
+    result: Settled
+    user_seconds: float
+
+
+class Audience(NamedTuple):
+    """Who hears what happens: all events, and what became of every step."""
+
+    listener: Listener
+    tell: Callable[[Done], None]
+
+
+class Chance(NamedTuple):
+    """What must not repeat itself: ids of versions to be made, and numbers in [0, 1) that spread retries."""
+
+    version_id: Callable[[], str]
+    jitter: Callable[[], float]
+
+
+class Dispatcher:
+    """Executes steps of open runs until told otherwise. ``open_run`` takes up a run by its id."""
+
+    def __init__(
+        self,
+        store: Store,
+        lake: Lake,
+        crews: Crews,
+        clock: Clock,
+        terms: Terms,
+        open_run: OpenRun,
+        audience: Audience,
+        chance: Chance,
+    ) -> None:
+        self._store = store
+        self._lake = lake
+        self._crews = crews
+        self._clock = clock
+        self._worker = terms.worker
+        self._terms = terms
+        self._open_run = open_run
+        self._listener, self._tell = audience
+        self._chance = chance
+        self._runs: dict[int, ActiveRun] = {}
+        self._opening: set[int] = set()
+        self.refused: dict[int, SidestageError] = {}
+        # By the version to be made: a step whose lease ran out may be with two workers at once.
+        self._given: dict[str, Prepared] = {}
+        self._user_seconds: dict[str, float] = {}
+        # Kept until the store has taken them, should it be out of reach.
+        self._unsettled: list[Outcome] = []
+        self._in_doubt: set[str] = set()
+        self._unknown: frozenset[tuple[int, str, int]] = frozenset()
+        self._ear = store.listen()
+        self._alarm: int | None = None
+        self._heard = False
+        self._draining = False
+        self._may_be_ready = True
+        self._beat_at = self._looked_at = clock.monotonic() - _LONG_AGO
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has anything in hand."""
+        return bool(self._given or self._unsettled)
+
+    @property
+    def draining(self) -> bool:
+        """Whether it claims nothing new."""
+        return self._draining
+
+    def is_open(self, run: int) -> bool:
+        """Whether a run is being executed, as far as this worker knows."""
+        return run in self._runs or run in self._opening
+
+    def require_served(self, run: int) -> None:
+        """Raise what keeps this worker from executing a run, if anything does."""
+        if run in self.refused:
+            raise self.refused[run]
+
+    def drain(self) -> None:
+        """Finish what is in hand, and claim nothing new."""
+        self._draining = True
+        self._worker = msgspec.structs.replace(self._worker, draining=True)
+        self._beat_at = self._clock.monotonic() - _LONG_AGO
+
+    def tick(self, wait: float) -> bool:
+        """Do one round, waiting up to ``wait`` seconds for something to happen; return whether it did."""
+        self._beat()
+        self._look()
+        reused = self._start_steps()
+        found = self._crews.collect(0.0 if reused else self._patience(wait))
+        self._refuse(each for each in found if isinstance(each, CodeLost))
+        self._unsettled += [*reused, *self._outcomes(found)]
+        self._settle()
+        return bool(found or reused)
+
+    def close(self) -> None:
+        """Stop what is in hand, give it back, and say goodbye."""
+        self._ear.close()
+        self._crews.stop(list(self._given))
+        self._given.clear()
+        self._store.abandon(self._worker.name, self._clock.now())
+
+    def _patience(self, wait: float) -> float:
+        """Return how long there is nothing to do but to wait for answers."""
+        now = self._clock.monotonic()
+        if self._may_be_ready and self._crews.free > 0 and self._runs:
+            return 0.0
+        if self._terms.only is not None and not self.is_open(self._terms.only):
+            return 0.0
+        until_beat = self._beat_at + self._terms.lease / _BEATS_PER_LEASE - now
+        patience = min(wait, until_beat, self._looked_at + _LOOK_SECONDS - now)
+        if self._alarm is None or self._heard or self._opening:
+            patience = min(patience, _LISTEN_SECONDS)
+        if self._crews.free > 0:
+            due = self._store.next_due()
+            if due is not None:
+                self._may_be_ready = True
+                patience = min(patience, due + 0.001)
+        return max(0.0, patience)
+
+    def _beat(self) -> None:
+        """Keep the leases, before anything else: what nobody took over in the meantime is still ours."""
+        now = self._clock.monotonic()
+        if now - self._beat_at < self._terms.lease / _BEATS_PER_LEASE:
+            return
+        beat = self._store.beat(self._worker, lease=self._terms.lease, now=self._clock.now())
+        self._beat_at = now
+        if beat.draining and not self._draining:
+            self.drain()
+        lost = [
+            version
+            for version, prepared in self._given.items()
+            if (prepared.claim.run, prepared.claim.step, prepared.claim.fence) not in beat.held
+        ]
+        self._drop(lost)
+        self._put_back(beat.held)
+
+    def _put_back(self, held: frozenset[tuple[int, str, int]]) -> None:
+        """Give back what the store says is ours and we know nothing of: the claim was lost on its way."""
+        claims = (*(each.claim for each in self._given.values()), *(each.claim for each in self._unsettled))
+        unknown = held - {(claim.run, claim.step, claim.fence) for claim in claims}
+        for run, step, fence in sorted(unknown & self._unknown):
+            claim = Claim(run, step, self._worker.name, 0, fence)
+            lost = Failure(claim, "transient", "The claim did not reach its worker.", retry_in=0.0)
+            self._store.settle([lost], self._clock.now())
+            self._may_be_ready = True
+        self._unknown = unknown
+
+    def _look(self) -> None:
+        """Take up runs that were begun, and let go of those that have ended."""
+        now = self._clock.monotonic()
+        self._heard = self._ear.heard() or self._heard
+        if self._ear.fileno() != self._alarm:
+            self._alarm = self._ear.fileno()
+            self._crews.wake_by(self._alarm)
+        pause = _LISTEN_SECONDS if self._heard else _LOOK_SECONDS
+        if now - self._looked_at < pause and not self._opening:
+            return
+        self._heard = False
+        self._may_be_ready = True
+        self._looked_at = now
+        there = {
+            run.id
+            for run in self._store.open_runs()
+            if self._terms.only in (None, run.id) and run.pipeline != RESERVED
+        }
+        for run in [*self._runs.keys() - there, *self._opening - there]:
+            self._let_go(run)
+        for run in sorted(there - self._runs.keys() - self.refused.keys()):
+            self._take_up(run)
+
+    def _take_up(self, run: int) -> None:
+        try:
+            opened = self._open_run(run)
+        except SidestageError as error:
+            self._opening.discard(run)
+            self.refused[run] = error
+            return
+        if opened is None:
+            self._opening.add(run)
+        else:
+            self._opening.discard(run)
+            self._runs[run] = opened
+
+    def _let_go(self, run: int) -> None:
+        self._opening.discard(run)
+        self._runs.pop(run, None)
+        self._drop([version for version, each in self._given.items() if each.claim.run == run])
+
+    def _drop(self, versions: Collection[str]) -> None:
+        """Stop attempts whose claims are lost."""
+        if versions:
+            self._crews.stop(versions)
+            for version in versions:
+                del self._given[version]
+
+    def _start_steps(self) -> list[Outcome]:
+        """Claim what is ready and have it run; return what needs no running after all."""
+        free = self._crews.free
+        if self._draining or not self._may_be_ready or free <= 0 or not self._runs:
+            return []
+        now = self._clock.now()
+        terms = self._terms
+        claims = self._store.claim(
+            self._worker.name,
+            free,
+            lease=terms.lease,
+            now=now,
+            runs=self._runs.keys(),
+            queues=terms.queues,
+            pools=terms.pools,
+        )
+        self._may_be_ready = len(claims) == free
+        by_run: defaultdict[int, list[Claim]] = defaultdict(list)
+        for claim in claims:
+            by_run[claim.run].append(claim)
+        reused: list[Outcome] = []
+        for run, mine in by_run.items():
+            active = self._runs[run]
+            active.recall(self._store, (claim.step for claim in mine))
+            for claim in mine:
+                prepared = active.prepare(claim, self._chance.version_id())
+                if isinstance(prepared, Reuse):
+                    reused.append(prepared)
+                else:
+                    self._given[prepared.request.version] = prepared
+                    self._listener(StepStarted(now, str(run), claim.step, claim.attempt))
+                    self._crews.submit(prepared.request, prepared.home)
+        return reused
+
+    def _refuse(self, lost: Iterable[CodeLost]) -> None:
+        """Give back the steps of runs whose code this worker cannot run, and leave them to others."""
+        for each in lost:
+            for run in {request.run for request in each.requests}:
+                self.refused[run] = each.error
+                self._let_go(run)
+                self._store.abandon(self._worker.name, self._clock.now(), run=run)
+
+    def _outcomes(self, found: Iterable[Found]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        for each in found:
+            if isinstance(each, CodeLost):
+                continue
+            request = each.running if isinstance(each, WorkerDied) else each.request
+            prepared = self._given.pop(request.version, None)
+            if prepared is None:  # its claim was lost meanwhile
+                self._throw_away(each)
+                continue
+            if isinstance(each, Answered) and isinstance(each.answer, Written):
+                self._user_seconds[request.version] = each.answer.user_seconds
+            outcomes.append(self._runs[prepared.claim.run].outcome(prepared, each, self._chance.jitter()))
+        return outcomes
+
+    def _throw_away(self, found: Answered | WorkerDied) -> None:
+        if isinstance(found, Answered) and isinstance(found.answer, Written):
+            self._discard(found.answer.stored)
+
+    def _settle(self) -> None:
+        outcomes = self._unsettled
+        if not outcomes:
+            return
+        now = self._clock.now()
+        try:
+            settled = self._store.settle(outcomes, now)
+        except SidestageError:
+            # It may have been settled all the same: the answer is what did not come.
+            self._in_doubt.update(each.version.id for each in outcomes if isinstance(each, Publication))
+            raise
+        self._unsettled = []
+        self._may_be_ready = True
+        for result, outcome in zip(settled, outcomes, strict=True):
+            self._became(outcome, self._without_doubt(outcome, result), now)
+        self._in_doubt.clear()
+        ended = {outcome.claim.run for outcome in outcomes} - {
+            prepared.claim.run for prepared in self._given.values()
+        }
+        if ended:  # perhaps: nothing of them is in hand
+            self._looked_at = self._clock.monotonic() - _LONG_AGO
+
+    def _without_doubt(self, outcome: Outcome, result: Settled) -> Settled:
+        """Return what became of an outcome, also if it was settled before without our hearing of it."""
+        if not isinstance(outcome, Publication) or outcome.version.id not in self._in_doubt:
+            return result
+        published = bool(self._store.versions([outcome.version.id]))
+        return Settled(result.step, "done") if published else result
+
+    def _became(self, outcome: Outcome, result: Settled, now: datetime) -> None:
+        """Note what became of a step, and tell everybody."""
+        active, run, seconds = self._runs.get(outcome.claim.run), str(outcome.claim.run), 0.0
+        match outcome, result.result:
+            case Publication(version=version), "done":
+                if active is not None:
+                    active.published(version)
+                seconds = self._user_seconds.pop(version.id, 0.0)
+                rows = version.stored.digest.rows
+                self._listener(StepPublished(now, run, result.step, version.id, rows, version.seconds))
+            case Reuse(version=reused), "reused":
+                if active is not None:
+                    active.reused(result.step, reused)
+                self._listener(StepReused(now, run, result.step, reused))
+            case Failure() as failed, kind:
+                self._listener(_failed(now, outcome, failed.failure_class, failed.message, kind))
+            case Publication(version=version), kind:
+                self._user_seconds.pop(version.id, None)
+                self._discard(version.stored)
+                self._listener(_failed(now, outcome, kind, _REFUSALS.get(kind, ""), kind))
+        self._tell(Done(outcome, result, seconds))
+
+    def _discard(self, stored: Stored) -> None:
+        """Remove a file that will never be published."""
+        if stored.value is None:
+            self._lake.remove(stored.path)
+
+
+_REFUSALS = {
+    "fenced": "Another worker took the step over; what this one wrote was thrown away.",
+    "stale": "The pointer was moved since the plan was made; what was written was thrown away. Plan again.",
+}
+
+
+def _failed(now: datetime, outcome: Outcome, failure_class: str, message: str, kind: str) -> StepFailed:
+    claim = outcome.claim
+    return StepFailed(
+        now,
+        str(claim.run),
+        claim.step,
+        claim.attempt,
+        failure_class,
+        message,
+        final=kind in ("failed", "stale"),
+    )
