@@ -28,7 +28,7 @@ import msgspec
 
 from machine import describe
 from sidestage import Project, Selection
-from sidestage.run.runner import RunSummary
+from sidestage.run.summary import RunSummary
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "flights"
 LEFT_OUT = shutil.ignore_patterns(".sidestage", ".git", "__pycache__", ".pytest_cache")

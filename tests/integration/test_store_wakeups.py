@@ -49,15 +49,19 @@ def both(url: str) -> Iterator[tuple[Database, Database]]:
 @contextlib.contextmanager
 def opened(url: str) -> Iterator[Database]:
     database = Database(url)
-    yield database
-    database.close()
+    try:
+        yield database
+    finally:
+        database.close()
 
 
 @contextlib.contextmanager
 def listening(database: Database) -> Iterator[Wakeups]:
     wakeups = database.open_wakeups()
-    yield wakeups
-    wakeups.close()
+    try:
+        yield wakeups
+    finally:
+        wakeups.close()
 
 
 def change(connection: Connection) -> None:

@@ -49,10 +49,11 @@ class Proxy:
         while True:
             try:
                 client, _ = self._listener.accept()
+            except OSError:
+                return  # closed
+            try:
                 server = socket.create_connection(("127.0.0.1", self._server))
             except OSError:
-                if self._listener.fileno() == -1:
-                    return
                 client.close()  # the server is away
                 continue
             self._open += [client, server]

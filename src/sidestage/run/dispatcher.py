@@ -4,6 +4,7 @@ Everything it needs is given to it (store, crews, clock, chance), and it does on
 very same code runs in production and in the deterministic simulation.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from datetime import datetime
@@ -35,6 +36,7 @@ _LOOK_SECONDS = 1.0
 """How often a worker looks for runs and expired leases, should it have missed a call."""
 
 
+_AFTER_DUE_SECONDS = 0.001
 _LONG_AGO = 1e9
 
 
@@ -105,9 +107,12 @@ class Dispatcher:
         self._unknown: frozenset[tuple[int, str, int]] = frozenset()
         self._ear = store.listen()
         self._alarm: int | None = None
+        self._perhaps_over = False
         self._heard = False
         self._draining = False
         self._may_be_ready = True
+        self._due_at = math.inf
+        self._due_known_until = -math.inf
         self._beat_at = self._looked_at = clock.monotonic() - _LONG_AGO
 
     @property
@@ -140,9 +145,12 @@ class Dispatcher:
         self._beat()
         self._look()
         reused = self._start_steps()
+        if self._perhaps_over and not (self._given or reused):
+            self._look(at_once=True)
         found = self._crews.collect(0.0 if reused else self._patience(wait))
         self._refuse(each for each in found if isinstance(each, CodeLost))
-        self._unsettled += [*reused, *self._outcomes(found)]
+        self._unsettled += reused
+        self._take_in(found)
         self._settle()
         return bool(found or reused)
 
@@ -156,7 +164,8 @@ class Dispatcher:
     def _patience(self, wait: float) -> float:
         """Return how long there is nothing to do but to wait for answers."""
         now = self._clock.monotonic()
-        if self._may_be_ready and self._crews.free > 0 and self._runs:
+        wants_more = not self._draining and self._crews.free > 0
+        if wants_more and self._may_be_ready and self._runs:
             return 0.0
         if self._terms.only is not None and not self.is_open(self._terms.only):
             return 0.0
@@ -164,12 +173,20 @@ class Dispatcher:
         patience = min(wait, until_beat, self._looked_at + _LOOK_SECONDS - now)
         if self._alarm is None or self._heard or self._opening:
             patience = min(patience, _LISTEN_SECONDS)
-        if self._crews.free > 0:
-            due = self._store.next_due()
-            if due is not None:
-                self._may_be_ready = True
-                patience = min(patience, due + 0.001)
+        if wants_more:
+            patience = min(patience, self._until_due(now))
         return max(0.0, patience)
+
+    def _until_due(self, now: float) -> float:
+        """Return the seconds until a step becomes ready by itself."""
+        if now >= self._due_known_until:
+            due = self._store.next_due()
+            self._due_at = math.inf if due is None else now + due + _AFTER_DUE_SECONDS
+            self._due_known_until = now + _LISTEN_SECONDS
+        if now >= self._due_at:
+            self._due_at = math.inf
+            self._may_be_ready = True
+        return self._due_at - now
 
     def _beat(self) -> None:
         """Keep the leases, before anything else: what nobody took over in the meantime is still ours."""
@@ -199,7 +216,7 @@ class Dispatcher:
             self._may_be_ready = True
         self._unknown = unknown
 
-    def _look(self) -> None:
+    def _look(self, *, at_once: bool = False) -> None:
         """Take up runs that were begun, and let go of those that have ended."""
         now = self._clock.monotonic()
         self._heard = self._ear.heard() or self._heard
@@ -207,9 +224,9 @@ class Dispatcher:
             self._alarm = self._ear.fileno()
             self._crews.wake_by(self._alarm)
         pause = _LISTEN_SECONDS if self._heard else _LOOK_SECONDS
-        if now - self._looked_at < pause and not self._opening:
+        if now - self._looked_at < pause and not self._opening and not at_once:
             return
-        self._heard = False
+        self._heard = self._perhaps_over = False
         self._may_be_ready = True
         self._looked_at = now
         there = {
@@ -289,8 +306,8 @@ class Dispatcher:
                 self._let_go(run)
                 self._store.abandon(self._worker.name, self._clock.now(), run=run)
 
-    def _outcomes(self, found: Iterable[Found]) -> list[Outcome]:
-        outcomes: list[Outcome] = []
+    def _take_in(self, found: Iterable[Found]) -> None:
+        """Note what is to be settled of what came in."""
         for each in found:
             if isinstance(each, CodeLost):
                 continue
@@ -301,11 +318,18 @@ class Dispatcher:
                 continue
             if isinstance(each, Answered) and isinstance(each.answer, Written):
                 self._user_seconds[request.version] = each.answer.user_seconds
-            outcomes.append(self._runs[prepared.claim.run].outcome(prepared, each, self._chance.jitter()))
-        return outcomes
+            active = self._runs[prepared.claim.run]
+            self._unsettled.append(active.outcome(prepared, each, self._chance.jitter()))
 
     def _throw_away(self, found: Answered | WorkerDied) -> None:
-        if isinstance(found, Answered) and isinstance(found.answer, Written):
+        if not (isinstance(found, Answered) and isinstance(found.answer, Written)):
+            return
+        version = found.request.version
+        # An answer that came twice must not cost what the first one published.
+        pending = any(
+            isinstance(each, Publication) and each.version.id == version for each in self._unsettled
+        )
+        if not pending and not self._store.versions([version]):
             self._discard(found.answer.stored)
 
     def _settle(self) -> None:
@@ -327,8 +351,7 @@ class Dispatcher:
         ended = {outcome.claim.run for outcome in outcomes} - {
             prepared.claim.run for prepared in self._given.values()
         }
-        if ended:  # perhaps: nothing of them is in hand
-            self._looked_at = self._clock.monotonic() - _LONG_AGO
+        self._perhaps_over = self._perhaps_over or bool(ended)
 
     def _without_doubt(self, outcome: Outcome, result: Settled) -> Settled:
         """Return what became of an outcome, also if it was settled before without our hearing of it."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
-from functools import cache
 from typing import NamedTuple, NoReturn, Protocol, Self
 
 from sidestage.data.version import Version
@@ -62,7 +61,6 @@ class Menus(NamedTuple):
     done: Menu
 
 
-@cache
 def _menus(rates: Rates) -> Menus:
     others: Menu = (
         (rates.crash, "crash before a store call"),

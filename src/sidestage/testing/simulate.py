@@ -21,11 +21,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     began, began_cpu = time.perf_counter(), time.process_time()
     faults: Counter[Fault] = Counter()
     wrong: list[History] = []
-    seconds, published, rounds = 0.0, 0, 0
+    seconds, recovery, published, rounds = 0.0, 0.0, 0, 0
     for seed in range(options.first, options.first + options.seeds):
         history = simulate(seed, store, tell=_say if options.tell else None)
         faults.update(history.faults)
         seconds += history.seconds
+        recovery = max(recovery, history.recovery)
         published += history.published
         rounds += history.rounds
         if history.violations:
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _say(f"publications      {published:>12,}")
     _say(f"worker rounds     {rounds:>12,}")
     _say(f"virtual hours     {seconds / 3600:>12,.1f}")
+    _say(f"longest recovery  {recovery:>12,.1f}   virtual seconds from the last fault to the end of all runs")
     _say(f"faults injected   {faults.total():>12,}   {faults.total() / options.seeds:.1f} a history")
     for fault, count in faults.most_common():
         _say(f"  {count:>12,}  {fault}")

@@ -46,12 +46,17 @@ _HOME = Home(root="/nowhere")
 
 
 class History(msgspec.Struct, frozen=True):
-    """What came of one seed. ``seconds`` are virtual; ``rounds`` counts turns of all workers."""
+    """What came of one seed.
+
+    ``seconds`` are virtual, ``recovery`` those from the last fault until all runs had ended; ``rounds``
+    counts the turns of all workers.
+    """
 
     seed: int
     violations: tuple[str, ...]
     faults: dict[Fault, int]
     seconds: float
+    recovery: float
     rounds: int
     runs: int
     published: int
@@ -67,7 +72,7 @@ class Simulation:
         rates: Rates | None = None,
         tell: Callable[[str], None] | None = None,
     ) -> None:
-        chaos = Chaos(seed, rates or Rates())
+        chaos = Chaos(seed, rates)
         lease = chaos.pick(_LEASES)
         self.world = World(chaos, lease, tell)
         self.lake = VirtualLake()
@@ -98,7 +103,9 @@ class Simulation:
         world.actors.extend(self._workers)
         world.run_until(storm, self._is_endless)
         chaos.calm = True
-        world.run_until(world.time + _CALM_SECONDS, self._is_over)
+        calm_since = world.time
+        world.run_until(calm_since + _CALM_SECONDS, self._is_over)
+        recovery = world.time - calm_since
         if self._is_endless():
             self._witness.accuse(f"the workers took {world.rounds} turns: something goes round in circles")
         world.run_until(world.time + _LATE_SECONDS, self._is_idle)
@@ -108,6 +115,7 @@ class Simulation:
             tuple(self._witness.violations),
             dict(chaos.counts),
             world.time,
+            recovery,
             world.rounds,
             len(self._tables.runs),
             len(self._tables.versions),

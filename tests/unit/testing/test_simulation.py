@@ -37,9 +37,8 @@ def test_no_promise_is_broken_in_histories_full_of_faults() -> None:
 
 @pytest.mark.parametrize("promise", sorted(BROKEN))
 def test_a_broken_promise_is_found_out(promise: str) -> None:
-    whole = {seed for seed in SOME if simulate(seed).violations}
-    broken = {seed for seed in SOME if simulate(seed, BROKEN[promise]).violations}
-    assert broken - whole
+    seeds = (seed for seed in SOME if not simulate(seed).violations)
+    assert any(simulate(seed, BROKEN[promise]).violations for seed in seeds)
 
 
 def test_a_seed_is_one_history_wherever_it_is_played() -> None:
