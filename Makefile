@@ -1,6 +1,8 @@
 # make demo    play the whole story on real data
 # make test    everything that must hold: lint, types, import contracts, unit to acceptance tests
 # make unit    the fast tests only
+# make torture   kills, power cuts, full disks, jumping clocks, lost databases (root for some of them)
+# make simulate  the worker loop under injected faults, SEEDS=n histories (default 10000)
 # make bench   all benchmarks (prints ratios; results are recorded in docs/benchmarks.md)
 # make lock    refresh requirements.lock
 
@@ -9,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test unit lint types imports bench lock clean newest
+.PHONY: torture simulate demo test unit lint types imports bench lock clean newest
 
 $(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sidestage needs Python 3.11 or newer; set PYTHON=")'
@@ -43,6 +45,14 @@ test: lint types imports
 # The unit tests also run on the newest interpreter found beside the one in use.
 newest: $(STAMP)
 	$(BIN)/python tools/newest.py
+
+torture: $(STAMP)
+	$(BIN)/python -m torture
+
+SEEDS ?= 10000
+
+simulate: $(STAMP)
+	$(BIN)/python -m sidestage.testing.simulate --seeds $(SEEDS)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/all.py

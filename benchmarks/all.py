@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parent
 QUICK = {"compare": ["--rows", "100000", "--rounds", "1"]}
 """What the short form of a benchmark is, unless it is ``--quick``."""
 
-NAMES = ("startup", "publish", "promote", "overhead", "compare")
+NAMES = ("startup", "publish", "promote", "overhead", "backlog", "compare")
 
 
 def main() -> int:

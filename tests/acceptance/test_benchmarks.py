@@ -12,6 +12,7 @@ SAYS = {
     "startup": ["ratio import to python: ", "ratio help to python: ", "modules loaded by import: "],
     "publish": ["ratio one to bare: ", "ratio ten to bare: ", "ratio one to bare by tenths: "],
     "promote": ["ratio promote to bare: ", "ratio rollback to bare: "],
+    "backlog": ["sqlite     history         0: ", "postgresql history    10,000: ", "last to first "],
     "overhead": ["overhead per step: ", "slot time per step: ", "ratio wall to user code"],
 }
 

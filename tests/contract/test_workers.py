@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from tests.contract.making import NOON, Opener, at, begin, output, publish, step, take
 
-from sidestage.errors import StoreError
+from sidestage.errors import NotFound, StoreError
 from sidestage.policy.pool import Pool
 from sidestage.store.contract import Store, Wakeups
 from sidestage.store.records import Failure, Holding, NewRun, NewStep, Publication, Reuse, Worker
@@ -243,6 +243,21 @@ def test_a_run_that_is_to_be_alone_waits_for_others_of_its_pipeline(store: Store
     store.begin_run(elsewhere, [step("s2")], NOON, alone=True)
     store.end_run(run, "cancelled", NOON)
     store.begin_run(new, [step("s2")], NOON, alone=True)
+
+
+def test_a_run_is_taken_up_again_only_if_none_of_its_pipeline_is_open(store: Store) -> None:
+    first = begin(store, step("s1"))
+    store.end_run(first, "cancelled", NOON)
+    second = begin(store, step("s1"))
+    with pytest.raises(StoreError, match=f"Run {second} of 'p'"):
+        store.reopen_run(first, driver="me", alone=True)
+    with pytest.raises(StoreError, match=f"Run {second} of 'p'"):
+        store.reopen_run(second, driver="me", alone=True)
+    assert state_of(store, first) == "cancelled"
+    store.end_run(second, "cancelled", NOON)
+    assert store.reopen_run(first, driver="me", alone=True) == 1
+    with pytest.raises(NotFound):
+        store.reopen_run(99, alone=True)
 
 
 def test_what_steps_made_is_found_by_their_ids(store: Store) -> None:

@@ -161,6 +161,19 @@ def test_a_lost_server_is_found_again(server: Server) -> None:
         assert wait(wakeups)
 
 
+def test_a_lost_connection_is_seen_before_there_is_another_one(server: Server) -> None:
+    """Both may have the same number, and who waits for it would wait for ever."""
+    with opened(server.url) as database, listening(database) as wakeups:
+        database.write(
+            lambda c: c.exec_driver_sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%%'"
+            ).all()
+        )
+        notice_loss(wakeups)
+        wait_for(wakeups.heard)
+        assert wakeups.fileno() is not None
+
+
 def test_a_lost_server_is_asked_at_most_once_a_second(server: Server) -> None:
     engine = listening_engine(make_url(server.url))
     clock = HandClock()

@@ -3,9 +3,8 @@
 import shutil
 
 import click
-from rich.markup import escape
 
-from sidestage.cli.console import console
+from sidestage.cli.console import console, escape
 from sidestage.cli.options import json_option, print_json, project_option, shared
 from sidestage.observe.sql import schema_name
 from sidestage.project.project import Project

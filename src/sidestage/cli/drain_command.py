@@ -1,9 +1,8 @@
 """``sidestage drain``: have a worker finish and end."""
 
 import click
-from rich.markup import escape
 
-from sidestage.cli.console import console
+from sidestage.cli.console import console, escape
 from sidestage.cli.options import project_option, shared
 from sidestage.project.project import Project
 

@@ -1,10 +1,9 @@
 """``sidestage history``: what pointers showed, and who moved them."""
 
 import click
-from rich.markup import escape
 from rich.table import Table
 
-from sidestage.cli.console import console
+from sidestage.cli.console import console, escape
 from sidestage.cli.options import json_option, print_json, project_option, shared
 from sidestage.project.project import Project
 from sidestage.store.records import Move, PointerEntry

@@ -27,6 +27,7 @@ COMMANDS = {
     "history": "Show what pointers showed, and who moved them.",
     "datasets": "Show what is published.",
     "sql": "Query published data in DuckDB.",
+    "migrate": "Finish what an upgrade began in the catalog.",
     "clean": "Delete files that nothing refers to any more.",
 }
 

@@ -3,10 +3,9 @@
 from collections import Counter
 
 import click
-from rich.markup import escape
 from rich.table import Table
 
-from sidestage.cli.console import console
+from sidestage.cli.console import console, escape
 from sidestage.cli.options import (
     json_option,
     partitions_option,

@@ -1,9 +1,8 @@
 """``sidestage promote``: gates, then one pointer move."""
 
 import click
-from rich.markup import escape
 
-from sidestage.cli.console import console
+from sidestage.cli.console import console, escape
 from sidestage.cli.options import by_option, json_option, print_json, project_option, reason_option, shared
 from sidestage.project.project import Project
 from sidestage.release.gate import Gate

@@ -50,7 +50,7 @@ def command(
     if resume and (partitions or tasks or recompute or detach):
         raise click.UsageError("--resume finishes a run as it was planned; it takes no selection.")
     with (
-        RunProgress(console(stderr=True), quiet=as_json) as progress,
+        RunProgress(quiet=as_json) as progress,
         Project.open(start, listener=progress, by=by) as project,
     ):
         selection = Selection(pipeline, partitions, tasks, recompute)

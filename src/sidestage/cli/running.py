@@ -1,8 +1,6 @@
 """What ``run`` and ``stage`` share: executing with progress, and saying how it ended."""
 
-from rich.markup import escape
-
-from sidestage.cli.console import console
+from sidestage.cli.console import console, escape
 from sidestage.cli.options import print_json
 from sidestage.run.summary import RunSummary
 
@@ -28,7 +26,9 @@ def _tell(summary: RunSummary, next_steps: tuple[str, ...]) -> None:
         f" ({summary.rows:,} rows, {summary.bytes / 1e6:.1f} MB), {summary.reused} reused,"
         f" {summary.failed} failed, {summary.skipped} not reached, in {summary.seconds:.1f} s"
     )
-    if summary.state != "done":
+    if summary.state == "cancelled":
+        out.print("It was cancelled: what was published stays, the rest was given back.", style="dim")
+    elif summary.state != "done":
         out.print("What failed kept its previous version. Details: sidestage status", style="dim")
     for line in next_steps:
         out.print(f"  next: {escape(line)}", style="dim", soft_wrap=True)

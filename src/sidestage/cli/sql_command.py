@@ -6,10 +6,9 @@ from datetime import datetime
 import click
 import duckdb
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from sidestage.cli.console import console
+from sidestage.cli.console import console, escape
 from sidestage.cli.moments import as_of_option
 from sidestage.cli.options import json_option, print_json, project_option, shared
 from sidestage.data.lake import Lake

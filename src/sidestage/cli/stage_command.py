@@ -2,7 +2,6 @@
 
 import click
 
-from sidestage.cli.console import console
 from sidestage.cli.options import (
     by_option,
     json_option,
@@ -47,7 +46,7 @@ def command(
     """
     candidate = name or environment_name_from("working-tree" if code == "." else code.removeprefix("git:"))
     with (
-        RunProgress(console(stderr=True), quiet=as_json) as progress,
+        RunProgress(quiet=as_json) as progress,
         Project.open(start, listener=progress, by=by) as project,
     ):
         selection = Selection(pipeline, partitions, tasks, recompute)

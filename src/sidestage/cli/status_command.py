@@ -2,10 +2,9 @@
 
 import click
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
-from sidestage.cli.console import console
+from sidestage.cli.console import console, escape
 from sidestage.cli.options import json_option, print_json, project_option, shared
 from sidestage.observe.status import RunDetails, RunStatus, Status, read_run, read_status
 from sidestage.project.project import Project

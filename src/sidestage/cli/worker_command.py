@@ -1,9 +1,8 @@
 """``sidestage worker``: serve runs that were begun anywhere, on this host."""
 
 import click
-from rich.markup import escape
 
-from sidestage.cli.console import console
+from sidestage.cli.console import console, escape
 from sidestage.cli.options import project_option, shared
 from sidestage.events import Event, StepFailed, StepPublished, StepReused
 from sidestage.project.project import Project

@@ -13,7 +13,7 @@ from pathlib import Path
 import xxhash
 
 from sidestage.clock import Clock, SystemClock
-from sidestage.data.names import check_dataset_name
+from sidestage.data.names import check_dataset_name, file_key
 from sidestage.data.version import Stored
 from sidestage.errors import DataError, NameRefused
 
@@ -34,7 +34,10 @@ class Lake:
         return self.root / _checked_path(stored.path)
 
     def verify(self, stored: Stored) -> None:
-        """Read the file's bytes again. Raises DataError, naming what differs."""
+        """Read the file's bytes again, or a value's. Raises DataError, naming what differs."""
+        if stored.value is not None:
+            _verify_value(stored, stored.value.encode())
+            return
         path = self.path(stored)
         hint = "Restore the file from a backup, or roll back to an older version and run the step again."
         try:
@@ -72,6 +75,12 @@ class Lake:
                     if stat.S_ISREG(status.st_mode) and status.st_mtime <= newest:
                         yield relative
 
+    def remove_unpublished(self, dataset: str, partition: str, version_id: str) -> None:
+        """Remove what a writer that is gone may have left of a version that nobody will publish."""
+        final = f"{file_key(partition)}~{version_id}.parquet"
+        for name in (f".{final}.tmp", final):
+            self.remove(f"{dataset}/{name}")
+
     def remove(self, relative: str | Path) -> None:
         """Remove one file; does nothing if it is gone. Raises DataError for what the lake did not write."""
         path = _checked_path(str(relative), temporary=True)
@@ -86,6 +95,16 @@ def _checked_path(relative: str, *, temporary: bool = False) -> Path:
     if path.is_absolute() or not _is_ours(path) or (path.name.startswith(".") and not temporary):
         raise DataError(f"{ascii(relative)[:300]} is not the path of a version in this lake.")
     return path
+
+
+def _verify_value(stored: Stored, text: bytes) -> None:
+    checksum = xxhash.xxh3_128_hexdigest(text)
+    if (len(text), checksum) != (stored.bytes, stored.checksum):
+        raise DataError(
+            f"A value of {len(text):,} bytes has the checksum {checksum}, but {stored.bytes:,} bytes with "
+            f"{stored.checksum} were written.",
+            hint="Restore the catalog from a backup, or run the step again.",
+        )
 
 
 def _is_ours(relative: Path) -> bool:

@@ -16,7 +16,8 @@ _SHOWN = 3
 class Wait(msgspec.Struct, frozen=True):
     """Steps of one run that wait for the same thing: how many, which one first, since when, for what.
 
-    ``seconds`` is how long the first one has waited, ``why`` says for what, in words.
+    ``seconds`` is how long the first one has waited, ``why`` says for what, in words; ``queue`` and ``pool``
+    are theirs.
     """
 
     run: int
@@ -26,6 +27,8 @@ class Wait(msgspec.Struct, frozen=True):
     since: datetime
     seconds: float
     why: str
+    queue: str
+    pool: str | None
 
 
 def read_waits(store: Store, pools: Collection[Pool], now: datetime) -> tuple[Wait, ...]:
@@ -50,7 +53,19 @@ def waits(
         first = min(steps, key=lambda step: step.since)
         seconds = max(0.0, (now - first.since).total_seconds())
         why = f"waiting for {_what(first, holdings, by_name, workers, seconds)}"
-        found.append(Wait(first.run, first.pipeline, len(steps), first.step, first.since, seconds, why))
+        found.append(
+            Wait(
+                run=first.run,
+                pipeline=first.pipeline,
+                steps=len(steps),
+                first=first.step,
+                since=first.since,
+                seconds=seconds,
+                why=why,
+                queue=first.queue,
+                pool=first.pool,
+            )
+        )
     return tuple(sorted(found, key=lambda wait: -wait.seconds))
 
 

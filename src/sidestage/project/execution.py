@@ -9,7 +9,7 @@ import msgspec
 
 from sidestage.clock import Clock
 from sidestage.data.lake import Lake
-from sidestage.errors import StaleWorld, StoreError
+from sidestage.errors import ConfigurationError, StaleWorld, StoreError
 from sidestage.events import Listener, RunEnded, RunStarted, StepWaits
 from sidestage.pipeline.manifest import Manifest
 from sidestage.pipeline.projectfile import ProjectFile
@@ -27,6 +27,8 @@ from sidestage.runtime.lifeline import is_dead, this_process
 from sidestage.store.contract import Store
 from sidestage.store.records import NewRun, NewStep, Run, Worker
 
+_RECORDING_SECONDS = 60.0
+
 
 class Execution(msgspec.Struct, frozen=True):
     """What running a plan needs besides the plan: where state lies, on what terms, who listens."""
@@ -41,8 +43,10 @@ class Execution(msgspec.Struct, frozen=True):
     def begin(self, plan: Plan, manifest: Manifest, reason: str, *, attached: bool = True) -> int:
         """Record a run of a plan; this process drives it, or if it is not ``attached``, workers do.
 
-        Raises StoreError while another run of the pipeline is open in the environment.
+        Raises StoreError while another run of the pipeline is open in the environment, ConfigurationError if a
+        task holds slots of a pool that the project does not define.
         """
+        require_pools(plan, manifest, self.file)
         if attached:
             self._say_that_we_live()
         new = NewRun(
@@ -60,7 +64,8 @@ class Execution(msgspec.Struct, frozen=True):
     def reopen(self, run: Run, manifest: Manifest) -> Plan:
         """Make a failed or interrupted run go on; return its plan.
 
-        Raises StaleWorld if its code is not there any more.
+        Raises StaleWorld if its code is not there any more, StoreError while another run of its pipeline is
+        open.
         """
         plan = msgspec.json.decode(run.plan, type=Plan)
         changed = changed_tasks(plan, manifest)
@@ -69,15 +74,26 @@ class Execution(msgspec.Struct, frozen=True):
                 f"Run {run.id} was planned for other code of {', '.join(changed)}.",
                 hint="Make a new plan: what was published is not made again.",
             )
+        require_pools(plan, manifest, self.file)
         self._say_that_we_live()
-        self.store.reopen_run(run.id, driver=this_process())
+        self.store.reopen_run(run.id, driver=this_process(), alone=True)
         return plan
 
-    def execute(self, run_id: int, plan: Plan, manifest: Manifest, home: Home, crew: Crew) -> RunSummary:
-        """Execute a run to its end, and return how it ended.
+    def execute(
+        self,
+        run_id: int,
+        plan: Plan,
+        manifest: Manifest,
+        home: Home,
+        crew: Crew,
+        *,
+        done: frozenset[str] = frozenset(),
+    ) -> RunSummary:
+        """Execute a run to its end, and return how it ended, not counting the steps that were ``done`` before.
 
         An interruption (KeyboardInterrupt) kills the workers, gives their steps back and ends the run as
-        cancelled before it is raised again. Raises what loading the code raised.
+        cancelled before it is raised again. Told to drain, it finishes what it runs and ends the run as
+        cancelled. Raises what loading the code raised.
         """
         started = self.clock.monotonic()
         tasks: dict[str, int] = {}
@@ -101,6 +117,8 @@ class Execution(msgspec.Struct, frozen=True):
         try:
             while dispatcher.tick(1.0) or dispatcher.is_open(run_id):
                 dispatcher.require_served(run_id)
+                if dispatcher.draining and not dispatcher.busy:
+                    self.store.end_run(run_id, "cancelled", self.clock.now())
                 for wait in alarm.late():
                     self.listener(StepWaits(self.clock.now(), str(wait.run), wait.first, wait.why))
             crew.wind_down()
@@ -110,19 +128,30 @@ class Execution(msgspec.Struct, frozen=True):
             self.store.abandon(this_process(), self.clock.now())
             self.store.end_run(run_id, "cancelled", self.clock.now())
             raise
-        return self._summary(run_id, tally, started)
+        return self._summary(run_id, tally, started, done)
 
-    def _summary(self, run_id: int, tally: Tally, started: float) -> RunSummary:
+    def done(self, run_id: int) -> frozenset[str]:
+        """Return the steps of a run that are done."""
+        return frozenset(step.id for step in self.store.steps(run_id) if step.state in ("done", "reused"))
+
+    def _summary(self, run_id: int, tally: Tally, started: float, before: frozenset[str]) -> RunSummary:
         run = self.store.run(run_id)
         assert run is not None
-        steps = self.store.steps(run_id)
+        steps = [step for step in self.store.steps(run_id) if step.id not in before]
+        made = [step.version for step in steps if step.state == "done" and step.version is not None]
+        if len(made) != tally.published:  # workers helped
+            stored = [version.stored for version in self.store.versions(made).values()]
+            tally.rows, tally.bytes = (
+                sum(each.digest.rows for each in stored),
+                sum(each.bytes for each in stored),
+            )
         failed = sum(step.state == "failed" for step in steps)
         skipped = sum(step.state in ("waiting", "ready", "running") for step in steps)
-        self.listener(RunEnded(self.clock.now(), str(run_id), run.state, tally.published, failed, skipped))
+        self.listener(RunEnded(self.clock.now(), str(run_id), run.state, len(made), failed, skipped))
         return RunSummary(
             run=run_id,
             state=run.state,
-            published=sum(step.state == "done" for step in steps),
+            published=len(made),
             reused=sum(step.state == "reused" for step in steps),
             failed=failed,
             skipped=skipped,
@@ -150,7 +179,9 @@ class Execution(msgspec.Struct, frozen=True):
         """Return when the oldest of the runs began that are being executed, or wait for workers."""
         alive = self._alive()
         begun = [
-            run.created_at for run in self.store.open_runs() if run.driver is None or run.driver in alive
+            run.created_at
+            for run in self.store.open_runs()
+            if run.driver is None or run.driver in alive or not alive.isdisjoint(self.store.owners(run.id))
         ]
         return min(begun, default=None)
 
@@ -170,8 +201,12 @@ class Execution(msgspec.Struct, frozen=True):
         return {worker.name for worker in self.store.workers() if worker.alive and not is_dead(worker.name)}
 
     def _say_that_we_live(self) -> None:
-        """Or another process could take this one, which is to drive a run, for dead."""
-        self.store.beat(self._worker(), lease=self.file.run.lease, now=self.clock.now())
+        """Or another process could take this one, which is to drive a run, for dead.
+
+        It holds no lease yet, but what it is about to record may take longer than one.
+        """
+        lease = max(_RECORDING_SECONDS, self.file.run.lease)
+        self.store.beat(self._worker(), lease=lease, now=self.clock.now())
 
     def _worker(self) -> Worker:
         now = self.clock.now()
@@ -186,6 +221,17 @@ def changed_tasks(plan: Plan, manifest: Manifest) -> list[str]:
         for task, fingerprint in plan.code.items()
         if task not in manifest.task_by_id or manifest.task_by_id[task].fingerprint != fingerprint
     ]
+
+
+def require_pools(plan: Plan, manifest: Manifest, file: ProjectFile) -> None:
+    """Refuse steps that would wait for ever. Raises ConfigurationError."""
+    for name in sorted({step.task for step in plan.steps}):
+        pool = manifest.task_by_id[name].pool
+        if pool is not None and pool not in file.pools:
+            raise ConfigurationError(
+                f"The task {name} holds slots of the pool {pool!r}, which sidestage.toml does not define.",
+                hint=f"Define it there: [pools.{pool}] and below it slots = 1, or another number.",
+            )
 
 
 def _occupied(what: str, holder: str) -> StoreError:

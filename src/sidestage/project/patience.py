@@ -9,14 +9,18 @@ _LOOK_SECONDS = 5.0
 
 
 class WaitAlarm:
-    """Looks now and then at what waits, and returns what has waited too long and was not returned before."""
+    """Looks now and then at what waits, and returns what began to wait for too long.
+
+    Steps of one run that wait for the same thing are one wait, however long it lasts and whichever of them is
+    the first by then; once it is over, another one is news again.
+    """
 
     def __init__(self, store: Store, file: ProjectFile, clock: Clock) -> None:
         self._store = store
         self._file = file
         self._clock = clock
         self._looked_at = clock.monotonic()
-        self._told: set[tuple[int, str]] = set()
+        self._told: set[tuple[int, str, str | None]] = set()
 
     def late(self) -> tuple[Wait, ...]:
         """Return waits beyond ``[run] wait_alert`` that are new. Cheap: it looks every few seconds only."""
@@ -25,10 +29,11 @@ class WaitAlarm:
             return ()
         self._looked_at = now
         found = read_waits(self._store, self._file.pool_list, self._clock.now())
-        late = tuple(
-            wait
+        late = {
+            (wait.run, wait.queue, wait.pool): wait
             for wait in found
-            if wait.seconds >= self._file.run.wait_alert and (wait.run, wait.first) not in self._told
-        )
-        self._told.update((wait.run, wait.first) for wait in late)
-        return late
+            if wait.seconds >= self._file.run.wait_alert
+        }
+        new = tuple(wait for what, wait in late.items() if what not in self._told)
+        self._told = set(late)
+        return new

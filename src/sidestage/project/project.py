@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+import msgspec
+
 from sidestage.clock import Clock, SystemClock
 from sidestage.data.lake import Lake
 from sidestage.errors import NotFound
@@ -19,7 +21,7 @@ from sidestage.plan.select import selected_pipeline
 from sidestage.plan.staging import plan_staging
 from sidestage.plan.world import Selection, World
 from sidestage.project.candidates import Candidates, new_environment
-from sidestage.project.execution import Execution
+from sidestage.project.execution import Execution, require_pools
 from sidestage.project.layout import Layout
 from sidestage.project.manifests import Manifests
 from sidestage.project.production import (
@@ -37,9 +39,8 @@ from sidestage.release.gate import Gate
 from sidestage.run.crew import Crew
 from sidestage.run.crews import Home
 from sidestage.run.summary import RunSummary, Tally
-from sidestage.store.contract import Store
+from sidestage.store.contract import Store, Upgradable
 from sidestage.store.records import Environment, Move, NewMove, PointerChange, Run
-from sidestage.store.sql import open_store
 
 if TYPE_CHECKING:
     from sidestage.project.comparing import Compared
@@ -70,7 +71,7 @@ class Project:
         self.clock: Clock = SystemClock() if clock is None else clock
         self.listener = listener
         self.by = by or _person()
-        self.store: Store = open_store(self.layout.store_url) if store is None else store
+        self._store = store
 
     @classmethod
     def open(
@@ -87,20 +88,37 @@ class Project:
 
     def close(self) -> None:
         """Release the catalog."""
-        self.store.close()
+        if self._store is not None:
+            self._store.close()
+
+    @property
+    def store(self) -> Store:
+        """The catalog, opened when it is first asked for. Raises StoreError, ConfigurationError."""
+        if self._store is None:
+            # The database's libraries take as long to load as a worker takes to load the user's code: a run
+            # starts its first worker before, and both load at once.
+            from sidestage.store.sql import open_store  # noqa: PLC0415
+
+            self._store = open_store(self.layout.store_url)
+        return self._store
 
     def plan(self, selection: Selection) -> Plan:
         """Return what would run in production, and why. Runs nothing."""
         with self._crew(1) as crew:
-            return plan_production(self._world(load(crew, self._home), None), selection)
+            manifest = self._loaded(crew, self._home)
+            plan = plan_production(self._world(manifest, None), selection)
+        require_pools(plan, manifest, self.file)
+        return plan
 
     def plan_candidate(self, selection: Selection, code: str, name: str) -> Plan:
         """Return what staging a candidate would run, and why. Runs nothing."""
         laid_out = lay_out(code, self.layout.root, self.layout.releases)
         candidate = new_environment(name, laid_out.name, self.clock.now())
         with self._crew(1) as crew:
-            manifest = load(crew, candidate_home(Path(laid_out.root), self.file))
-            return plan_staging(self._world(manifest, candidate), selection)
+            manifest = self._loaded(crew, candidate_home(Path(laid_out.root), self.file))
+            plan = plan_staging(self._world(manifest, candidate), selection)
+        require_pools(plan, manifest, self.file)
+        return plan
 
     def run(self, selection: Selection, *, workers: int | None = None, reason: str = "") -> RunSummary | None:
         """Plan and run in production; None if there was nothing to do.
@@ -108,7 +126,7 @@ class Project:
         Raises GateClosed if the code to be run differs from what production was given.
         """
         with self._crew(workers) as crew:
-            manifest = load(crew, self._home)
+            manifest = self._loaded(crew, self._home)
             pipeline = selected_pipeline(manifest, selection)
             ensure_production(self.store, self.clock)
             with self._execution.alone(pipeline, PRODUCTION):
@@ -123,12 +141,13 @@ class Project:
     def resume(self, pipeline: str | None = None, *, workers: int | None = None) -> RunSummary:
         """Finish the newest run of a pipeline in production that failed or was interrupted."""
         with self._crew(workers) as crew:
-            manifest = load(crew, self._home)
+            manifest = self._loaded(crew, self._home)
             chosen = selected_pipeline(manifest, Selection(pipeline))
             with self._execution.alone(chosen, PRODUCTION):
                 run = self._unfinished(chosen)
+                done = self._execution.done(run.id)
                 plan = self._execution.reopen(run, manifest)
-                return self._execution.execute(run.id, plan, manifest, self._home, crew)
+                return self._execution.execute(run.id, plan, manifest, self._home, crew, done=done)
 
     def stage(
         self, selection: Selection, code: str, name: str, *, workers: int | None = None, reason: str = ""
@@ -148,7 +167,7 @@ class Project:
         candidate = new_environment(name, laid_out.name, self.clock.now())
         home = candidate_home(Path(laid_out.root), self.file)
         with self._crew(workers) as crew:
-            manifest = load(crew, home)
+            manifest = self._loaded(crew, home)
             pipeline = selected_pipeline(manifest, selection)
             with self._execution.alone(pipeline, name):
                 self._manifests.keep(laid_out.name, manifest)
@@ -190,7 +209,7 @@ class Project:
         Raises GateClosed if production was never given code: the first complete run does that, attended.
         """
         with self._crew(1) as crew:
-            manifest = load(crew, self._home)
+            manifest = self._loaded(crew, self._home)
         pipeline = selected_pipeline(manifest, selection)
         ensure_production(self.store, self.clock)
         with self._execution.alone(pipeline, PRODUCTION):
@@ -221,17 +240,27 @@ class Project:
         return working.work(until_idle=until_idle)
 
     def cancel(self, run_id: int) -> Run:
-        """End a run; what it published stays, what runs is stopped. Raises NotFound."""
+        """End a run; what it published stays, what runs is stopped. Raises NotFound.
+
+        Returned without its plan.
+        """
         self.store.end_run(run_id, "cancelled", self.clock.now())
         run = self.store.run(run_id)
         assert run is not None
-        return run
+        return msgspec.structs.replace(run, plan="")
 
     def drain(self, worker: str) -> None:
         """Have a worker, on whatever host, finish what it runs and claim nothing new. Raises NotFound."""
         if not self.store.drain(worker):
             known = ", ".join(each.name for each in self.store.workers() if each.alive) or "none"
             raise NotFound(f"There is no worker {worker!r}.", hint=f"Known: {known}.")
+
+    def migrate(self, *, post: bool) -> tuple[str, ...]:
+        """Return what an upgrade left to be done in the catalog; with ``post`` do it, and return that."""
+        store = self.store
+        if not isinstance(store, Upgradable):
+            return ()
+        return store.finish_migrations() if post else store.pending_post()
 
     def clean(self, *, keep_days: int, grace: float, delete: bool) -> Cleanup:
         """Delete files that nothing refers to any more, or only say which; see ``recovery.cleanup``."""
@@ -261,6 +290,12 @@ class Project:
     @property
     def _candidates(self) -> Candidates:
         return Candidates(self.store, self.clock, self.by)
+
+    def _loaded(self, crew: Crew, home: Home) -> Manifest:
+        """Return what the code of a home declares; the catalog is opened while that is loaded."""
+        crew.manifest(home)
+        _ = self.store
+        return load(crew, home)
 
     @property
     def _home(self) -> Home:

@@ -2,7 +2,7 @@
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -17,6 +17,7 @@ from sidestage.pipeline.projectfile import ProjectFile
 from sidestage.plan.plan import Plan
 from sidestage.project.execution import changed_tasks
 from sidestage.project.layout import Layout
+from sidestage.project.neighbours import Neighbours
 from sidestage.project.patience import WaitAlarm
 from sidestage.project.workshop import candidate_home, home_of, new_dispatcher, open_crew
 from sidestage.project.worlds import PRODUCTION
@@ -26,12 +27,13 @@ from sidestage.run.crew import Crew
 from sidestage.run.crews import Home
 from sidestage.run.dispatcher import Audience, Dispatcher, Terms
 from sidestage.run.summary import Tally
-from sidestage.runtime.lifeline import is_dead, this_process
+from sidestage.runtime.lifeline import this_process
 from sidestage.store.contract import Store
 from sidestage.store.records import Run, Worker
 
 _TROUBLE_SECONDS = 1.0
 _TICK_SECONDS = 1.0
+_DRAINING_TICK_SECONDS = 0.1
 
 
 class Said(msgspec.Struct, frozen=True):
@@ -63,7 +65,8 @@ class Working(msgspec.Struct, frozen=True):
         runs, and gives it back.
         """
         tally = Tally()
-        self._take_back_from_the_dead()
+        neighbours = Neighbours(self.store, self.clock)
+        neighbours.look()
         with open_crew(self.layout, self.file, self.clock, self.slots) as crew:
             dispatcher = new_dispatcher(
                 self.store,
@@ -79,41 +82,36 @@ class Working(msgspec.Struct, frozen=True):
                 open_run=lambda run_id: self._open(run_id, crew),
                 audience=Audience(self.listener, tally),
             )
+            watch = _Watch(neighbours, WaitAlarm(self.store, self.file, self.clock), self.say)
             told = _Told()
             with told.by_signals():
-                self._loop(dispatcher, told, until_idle=until_idle)
-            if not told.twice:
-                crew.wind_down()
-            dispatcher.close()
+                self._loop(dispatcher, watch, told, until_idle=until_idle)
+                if told.twice:
+                    crew.end()  # first, or another worker would begin what still runs here
+                else:
+                    crew.wind_down()
+                dispatcher.close()
         return tally
 
-    def _loop(self, dispatcher: Dispatcher, told: "_Told", *, until_idle: bool) -> None:
-        refused: set[int] = set()
-        alarm = WaitAlarm(self.store, self.file, self.clock)
+    def _loop(self, dispatcher: Dispatcher, watch: "_Watch", told: "_Told", *, until_idle: bool) -> None:
         while not told.twice:
+            if told.once and not dispatcher.draining:
+                dispatcher.drain()
             try:
-                dispatcher.tick(_TICK_SECONDS if not told.once else 0.1)
+                dispatcher.tick(_TICK_SECONDS if not told.once else _DRAINING_TICK_SECONDS)
+                watch.look(dispatcher)
+                if dispatcher.draining and not dispatcher.busy:
+                    return
+                if until_idle and not dispatcher.busy and not self._anything_open(dispatcher.refused):
+                    return
             except StoreError as error:
                 if not error.transient:
                     raise
                 # What was finished is kept and settled as soon as the store can be reached again.
                 self.say(Said(error.message, error.hint))
                 time.sleep(_TROUBLE_SECONDS)
-                continue
-            for run_id in dispatcher.refused.keys() - refused:
-                refused.add(run_id)
-                error_of = dispatcher.refused[run_id]
-                self.say(Said(f"Run {run_id} is left to other workers: {error_of.message}", error_of.hint))
-            for wait in alarm.late():
-                self.say(Said(f"Run {wait.run}: {wait.first} is {wait.why}."))
-            if told.once and not dispatcher.draining:
-                dispatcher.drain()
-            if dispatcher.draining and not dispatcher.busy:
-                return
-            if until_idle and not dispatcher.busy and not self._anything_open(refused):
-                return
 
-    def _anything_open(self, refused: set[int]) -> bool:
+    def _anything_open(self, refused: Collection[int]) -> bool:
         return any(run.id not in refused for run in self.store.open_runs())
 
     def _open(self, run_id: int, crew: Crew) -> ActiveRun | None:
@@ -147,15 +145,30 @@ class Working(msgspec.Struct, frozen=True):
             )
         return candidate_home(found, self.file)
 
-    def _take_back_from_the_dead(self) -> None:
-        """Give back what workers of this host held that are certainly gone, before their leases expire."""
-        for worker in self.store.workers():
-            if is_dead(worker.name):
-                self.store.abandon(worker.name, self.clock.now())
-
     def _worker(self) -> Worker:
         now = self.clock.now()
         return Worker(this_process(), self.queues, self.slots, draining=False, started_at=now, seen_at=now)
+
+
+class _Watch:
+    """What a worker looks at after each round, and tells people of."""
+
+    def __init__(self, neighbours: Neighbours, alarm: WaitAlarm, say: Callable[[Said], None]) -> None:
+        self._neighbours = neighbours
+        self._alarm = alarm
+        self._say = say
+        self._refused: set[int] = set()
+
+    def look(self, dispatcher: Dispatcher) -> None:
+        """Say which runs are left to others and what waits for too long; see to neighbours that died."""
+        for run_id in sorted(dispatcher.refused.keys() - self._refused):
+            self._refused.add(run_id)
+            error = dispatcher.refused[run_id]
+            self._say(Said(f"Run {run_id} is left to other workers: {error.message}", error.hint))
+        for wait in self._alarm.late():
+            self._say(Said(f"Run {wait.run}: {wait.first} is {wait.why}."))
+        for worker in self._neighbours.look():
+            self._say(Said(f"The worker {worker} is gone; what it ran is given to others."))
 
 
 class _Told:

@@ -46,7 +46,8 @@ def open_crew(layout: Layout, file: ProjectFile, clock: Clock, slots: int) -> It
         )
         layout.releases.mkdir(parents=True, exist_ok=True)
         patience = Patience(file.run.stop / 2, file.run.stop * 0.75)
-        crew = Crew(slots, Starter(places, clock, worker_environment(slots), patience), clock)
+        starter = Starter(places, clock, worker_environment(slots), patience)
+        crew = Crew(slots, starter, clock, Lake(layout.lake))
         try:
             yield crew
         finally:

@@ -1,5 +1,6 @@
 """One attempt of a step, inside a worker: read, call, write aside, audit."""
 
+import os
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -38,14 +39,17 @@ class Workbench:
         self._made_rows: RowsBench | None = None
 
     def attempt(
-        self, task: Task, request: Execute, interruptible: Callable[[], AbstractContextManager[None]]
+        self, task: Task, request: Execute, around: Callable[[], AbstractContextManager[None]]
     ) -> Written | Failed:
-        """Run one attempt. Never raises: whatever the task does becomes a classified failure."""
+        """Run one attempt, with ``around`` it what limits it.
+
+        Never raises: whatever the task does, or is kept from, becomes a classified failure.
+        """
         findings: list[Finding] = []
         started = self._clock.monotonic()
         stopwatch = Stopwatch(self._clock)
         try:
-            with interruptible():
+            with around():
                 stored = self._make(task, request, stopwatch, findings)
         except BaseException as error:  # noqa: BLE001  # SystemExit and KeyboardInterrupt of a task are its failures
             return _failed(request.step, error, tuple(findings))
@@ -57,6 +61,11 @@ class Workbench:
             user_seconds=stopwatch.seconds,
             at=self._clock.now(),
         )
+
+    def get_ready(self, *, rows: bool) -> None:
+        """Load what attempts will need, while the worker that started this process still plans."""
+        if rows:
+            _ = self._rows
 
     def close(self) -> None:
         """Release what was opened for attempts."""
@@ -102,9 +111,14 @@ class Workbench:
 
 
 class Stopwatch:
-    """Adds up the time spent in the task's own code, also while its output is drawn from it."""
+    """Adds up the time spent in the task's own code, also while its output is drawn from it.
+
+    A copy of this process that the task forked ends where it leaves the task's code, for what follows is done
+    once.
+    """
 
     def __init__(self, clock: Clock) -> None:
+        self._pid = os.getpid()
         self._clock = clock
         self._started = 0.0
         self.seconds = 0.0
@@ -112,7 +126,9 @@ class Stopwatch:
     def __enter__(self) -> None:
         self._started = self._clock.monotonic()
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if os.getpid() != self._pid:
+            _leave(error)
         self.seconds += self._clock.monotonic() - self._started
 
     def timed(self, items: Iterator[T]) -> Iterator[T]:
@@ -124,6 +140,16 @@ class Stopwatch:
             if item is None:
                 return
             yield item
+
+
+def _leave(error: BaseException | None) -> None:
+    """End a forked copy as Python would end it."""
+    status = 1 if error is not None else 0
+    if isinstance(error, SystemExit):
+        status = error.code if isinstance(error.code, int) else int(error.code is not None)
+    elif error is not None:
+        traceback.print_exception(error)
+    os._exit(status & 0xFF)
 
 
 def _failed(step: str, error: BaseException, findings: tuple[Finding, ...]) -> Failed:

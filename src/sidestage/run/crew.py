@@ -1,5 +1,6 @@
 """The processes of one worker that run attempts: started when needed, warm, recycled, watched, stopped."""
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -9,6 +10,7 @@ import msgspec
 
 from sidestage import errors
 from sidestage.clock import Clock
+from sidestage.data.lake import Lake
 from sidestage.pipeline.manifest import Manifest, TaskSpec
 from sidestage.run.crews import Answered, CodeLost, Found, Home, WorkerDied
 from sidestage.run.hand import Hand
@@ -40,13 +42,14 @@ class _Library:
 class Crew:
     """Up to ``slots`` processes that run attempts, each for one home at a time.
 
-    ``start`` starts one for a home.
+    ``start`` starts one for a home. What a process that is gone left half-written in the ``lake`` goes, too.
     """
 
-    def __init__(self, slots: int, start: Callable[[Home], Hand], clock: Clock) -> None:
+    def __init__(self, slots: int, start: Callable[[Home], Hand], clock: Clock, lake: Lake) -> None:
         self._slots = slots
         self._start = start
         self._clock = clock
+        self._lake = lake
         self._hands: list[Hand] = []
         self._backlog: deque[Waiting] = deque()
         self._libraries: dict[Home, _Library] = {}
@@ -96,8 +99,8 @@ class Crew:
         now = self._clock.monotonic()
         if now - self._looked_at >= _LOOK_SECONDS or any(hand.stopping for hand in self._hands):
             self._looked_at = now
-            for hand in self._hands:
-                hand.look()
+            for hand in tuple(self._hands):
+                found += self._looked_at_one(hand)
         self._assign()
         return found
 
@@ -121,22 +124,31 @@ class Crew:
             hand.kill()
         for hand in self._hands:
             hand.end()
+            if hand.began:
+                self._clear(hand.home, hand.requests[0])
         self._hands.clear()
         self._backlog.clear()
         self._poller.close()
 
     def _assign(self) -> None:
-        """Give waiting requests to processes of their home, starting some where there is room."""
-        for _ in range(len(self._backlog)):
+        """Give waiting requests to processes of their home, starting some where there is room.
+
+        While the oldest ones find no room, nobody is given anything ahead, or they never would.
+        """
+        ahead = self._pace.ahead
+        left: deque[Waiting] = deque()
+        while self._backlog:
             waiting = self._backlog.popleft()
-            hand = self._hand_for(waiting.home)
+            hand = self._hand_for(waiting.home, ahead)
             if hand is None:
-                self._backlog.append(waiting)
+                ahead = 1
+                left.append(waiting)
             else:
                 hand.give(waiting.request)
+        self._backlog = left
 
-    def _hand_for(self, home: Home) -> Hand | None:
-        mine = [hand for hand in self._hands if hand.home == home and hand.takes_more(self._pace.ahead)]
+    def _hand_for(self, home: Home, ahead: int) -> Hand | None:
+        mine = [hand for hand in self._hands if hand.home == home and hand.takes_more(ahead)]
         idle = [hand for hand in mine if not hand.requests]
         if idle:
             return idle[0]
@@ -171,28 +183,73 @@ class Crew:
                 hand.mute()
                 self._poller.forget_descriptor(descriptor)
             return []
+        found, is_there = self._read(hand)
+        return found if is_there or hand not in self._hands else [*found, *self._gone(hand)]
+
+    def _looked_at_one(self, hand: Hand) -> list[Found]:
+        """See to one process; its end may be held open by what it forked, so its death is looked for, too."""
+        hand.look()
+        if not hand.is_dead:
+            return []
+        found, _ = self._read(hand)
+        return [*found, *self._gone(hand)] if hand in self._hands else found
+
+    def _read(self, hand: Hand) -> tuple[list[Found], bool]:
+        """Return what a process said, and whether it is still to be listened to."""
         messages = hand.received()
         if messages is None:
-            return self._gone(hand)
+            return [], False
         found: list[Found] = []
         for message in messages:
-            answer = self._decoder.decode(message)
+            try:
+                answer = self._decoder.decode(message)
+            except msgspec.DecodeError:
+                return found, self._silenced(hand)
             match answer:
                 case Loaded():
                     found += self._loaded(hand, answer)
                 case LoadFailed():
-                    return [*found, *self._lost(hand, _error_of(answer))]
+                    return [*found, *self._lost(hand, _error_of(answer))], True
                 case Written() | Failed():
+                    if not hand.expects(answer):
+                        return found, self._silenced(hand)
                     found += self._answered(hand, answer)
-        return found
+            if hand not in self._hands:
+                break
+        return found, True
+
+    def _silenced(self, hand: Hand) -> bool:
+        """Kill a process that does not say what it should: a task wrote where it has no business."""
+        hand.kill()
+        return False
 
     def _answered(self, hand: Hand, answer: Written | Failed) -> list[Found]:
         request, wanted, answer = hand.finish(answer)
         if isinstance(answer, Written):
             self._pace.took(answer.seconds)
-        if hand.is_spent and not hand.requests:
+        if hand.is_spent:
             self._retire(hand)
-        return [Answered(request, answer, hand.isolation)] if wanted else []
+            if hand.requests:
+                self._clear(hand.home, hand.requests[0])
+            self._give_back(hand, hand.requests)
+        if not wanted:
+            self._clear(hand.home, request)
+            return []
+        return [Answered(request, answer, hand.isolation)]
+
+    def _give_back(self, hand: Hand, requests: Iterable[Execute]) -> None:
+        """Let others do what a process was given, and has not begun or will not finish."""
+        wanted = [each for each in requests if each.version not in hand.unwanted]
+        self._backlog.extendleft(Waiting(each, hand.home) for each in reversed(wanted))
+
+    def _clear(self, home: Home, request: Execute) -> None:
+        """Remove what may be left in the lake of a version that nobody will publish."""
+        manifest = self._libraries[home].manifest
+        task = None if manifest is None else manifest.task_by_id.get(request.task)
+        if task is not None:
+            dataset = f"{home.area}/{task.writes}" if home.area else task.writes
+            with contextlib.suppress(OSError, errors.SidestageError):  # it is found by the next cleanup
+                self._lake.remove_unpublished(dataset, request.partition, request.version)
 
     def _loaded(self, hand: Hand, answer: Loaded) -> list[Found]:
         library = self._libraries.setdefault(hand.home, _Library())
@@ -222,18 +279,31 @@ class Crew:
 
     def _gone(self, hand: Hand) -> list[Found]:
         """Say what became of the attempt of a process that is gone; what it had not begun, others do."""
-        began, requests, isolation = hand.began, tuple(hand.requests), hand.isolation
-        doomed, was_loaded = hand.doomed, hand.is_loaded
-        unwanted = hand.unwanted
+        began, requests, was_stopping = hand.began, tuple(hand.requests), hand.stopping
         self._hands.remove(hand)
         self._poller.forget(hand)
         how = hand.ended()
-        rest = requests[1:] if began else requests
-        self._backlog.extendleft(
-            Waiting(each, hand.home) for each in reversed(rest) if each.version not in unwanted
-        )
+        self._give_back(hand, requests[1:] if began else requests)
+        if not hand.is_loaded and not was_stopping:
+            lost = self._failed_to_start(hand, how)
+            if lost:
+                return lost
+        if not began:
+            return []
+        self._clear(hand.home, requests[0])
+        if requests[0].version in hand.unwanted:
+            return []
+        if hand.doomed:
+            failed = Failed(
+                step=requests[0].step, failure_class="resource", message=hand.doomed, details="", findings=()
+            )
+            return [Answered(requests[0], failed, hand.isolation)]
+        return [WorkerDied(requests[0], how, hand.isolation)]
+
+    def _failed_to_start(self, hand: Hand, how: str) -> list[Found]:
+        """Count a process that died while it loaded the code; give up on its home if that goes on."""
         library = self._libraries.setdefault(hand.home, _Library())
-        library.failed_starts = 0 if was_loaded else library.failed_starts + 1
+        library.failed_starts += 1
         if library.failed_starts > _MOST_FAILED_STARTS:
             printed = hand.output.early().strip()
             error = errors.ConfigurationError(
@@ -242,16 +312,9 @@ class Crew:
                 hint="Import the pipeline's module by hand to see why.",
             )
             return self._lost_unloaded(hand.home, error)
-        if not was_loaded and not self._backlog and library.manifest is None:
+        if not self._backlog and library.manifest is None:
             self._begin(hand.home)
-        if not began or requests[0].version in unwanted:
-            return []
-        if doomed:
-            failed = Failed(
-                step=requests[0].step, failure_class="resource", message=doomed, details="", findings=()
-            )
-            return [Answered(requests[0], failed, isolation)]
-        return [WorkerDied(requests[0], how, isolation)]
+        return []
 
     def _lost_unloaded(self, home: Home, error: errors.SidestageError) -> list[Found]:
         self._libraries[home].error = error

@@ -10,8 +10,10 @@ import msgspec
 from sidestage.clock import Clock
 from sidestage.run.crews import Home
 from sidestage.run.messages import Execute, Failed, Written
+from sidestage.runtime.orphans import end_group
 from sidestage.runtime.output import Output
 from sidestage.runtime.process import ChildProcess, died_of
+from sidestage.runtime.temporary import remove
 from sidestage.runtime.watch import Watch
 
 ASK = signal.SIGUSR1
@@ -31,7 +33,8 @@ class Patience(msgspec.Struct, frozen=True):
 class Hand:
     """A process of one home, with the requests it was given: the first one runs, the others wait.
 
-    ``temporary`` is its folder for temporary files. After ``most_attempts`` it is spent, and replaced.
+    ``temporary`` is its folder for temporary files, which goes with it; the folder's path marks all that the
+    process starts as its group. After ``most_attempts`` it is spent, and replaced.
     """
 
     def __init__(
@@ -76,8 +79,13 @@ class Hand:
 
     @property
     def is_spent(self) -> bool:
-        """Whether it ran as many attempts as it may."""
+        """Whether it ran as many attempts as it may, or was spoilt by one."""
         return self._attempts_left <= 0
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether it ended, as far as the system knows: others may still hold its end of the channel."""
+        return self._child.is_dead
 
     @property
     def stopping(self) -> bool:
@@ -112,9 +120,10 @@ class Hand:
         """Have it run a request after those it has."""
         self.requests.append(request)
         self._unsent.append(msgspec.json.encode(request))
-        if len(self.requests) == 1:
-            self._begin()
-        self._send()
+        if self.is_loaded:
+            if len(self.requests) == 1:
+                self._begin()
+            self._send()
 
     def received(self) -> list[bytes] | None:
         """Return the messages that have come from it, or None if it is gone."""
@@ -126,27 +135,37 @@ class Hand:
         self.isolation = isolation
         if self.requests:
             self._begin()
+            self._send()
+
+    def expects(self, answer: Written | Failed) -> bool:
+        """Whether an answer is the one to what it runs."""
+        return bool(self._sent) and self.requests[0].step == answer.step
 
     def finish(self, answer: Written | Failed) -> tuple[Execute, bool, Written | Failed]:
         """Return the request that an answer belongs to, and whether anybody wants it."""
         request = self.requests.popleft()
         self._sent.popleft()
-        self._attempts_left -= 1
+        # If it was asked to stop too late, then what follows may be what heard it.
+        spoilt = answer.is_last or self.stopping
+        self._attempts_left = 0 if spoilt else self._attempts_left - 1
         self.output.end()
         if self.doomed and isinstance(answer, Failed):
             answer = msgspec.structs.replace(answer, failure_class="resource", message=self.doomed)
         wanted = request.version not in self.unwanted
         self.unwanted.discard(request.version)
         self._asked_at, self._told, self.doomed, self._watch = None, False, "", None
-        if self.requests:
+        if self.requests and not spoilt:
             self._begin()
-        self._send()
+            self._send()
         return request, wanted, answer
 
     def stop(self, versions: Collection[str]) -> None:
         """Have it stop what it runs if that is one of these; those that wait are never wanted again."""
-        mine = [each.version for each in self.requests if each.version in versions]
-        self.unwanted.update(mine)
+        if not self.is_loaded:  # so nothing was sent yet
+            self.requests = deque(each for each in self.requests if each.version not in versions)
+            self._unsent = deque(msgspec.json.encode(each) for each in self.requests)
+            return
+        self.unwanted.update(each.version for each in self.requests if each.version in versions)
         if self.requests and self.requests[0].version in self.unwanted:
             self._ask()
 
@@ -173,24 +192,25 @@ class Hand:
     def end(self) -> str:
         """End it if it is still there, keep what it printed, and say how it ended."""
         how = died_of(self._child.end())
-        self._close()
+        self._clear_away()
         return how
 
     def ended(self) -> str:
         """Say how it ended, once it is gone, and keep what it printed."""
         how = died_of(self._child.ended())
-        self._close()
+        self._clear_away()
         return how
 
-    def _close(self) -> None:
+    def _clear_away(self) -> None:
+        if not self.is_idle:  # or it has done so itself
+            end_group(str(self._temporary))
+        remove(self._temporary)
         self.output.end()
         self.output.close()
 
     def _begin(self) -> None:
-        """Note that the first request is what it runs, or will run as soon as it has loaded its code."""
+        """Note that the first request is what it runs."""
         request = self.requests[0]
-        if not self.is_loaded:
-            return
         self.output.begin(Path(request.log), request.limits.log)
         limits = request.limits
         if (limits.memory, limits.cpu, limits.time, limits.temporary) != (None, None, None, None):

@@ -16,7 +16,7 @@ class Load(msgspec.Struct, frozen=True, tag="load"):
     """First message to a worker: whose code to load, and where data lies. Paths are absolute.
 
     ``area`` is the folder of the lake that versions are written below, "" for the lake itself; ``sandbox``
-    the wall that is built before any of the code is loaded.
+    the wall that is built before any of the code is loaded. ``mark`` is printed when an attempt has ended.
     """
 
     root: str
@@ -24,6 +24,7 @@ class Load(msgspec.Struct, frozen=True, tag="load"):
     scratch: str
     area: str = ""
     sandbox: Sandbox | None = None
+    mark: str = ""
 
 
 class InputFiles(msgspec.Struct, frozen=True):
@@ -76,7 +77,8 @@ class LoadFailed(msgspec.Struct, frozen=True, tag="load-failed"):
 class Written(msgspec.Struct, frozen=True, tag="written"):
     """An attempt wrote its output aside, and no blocking check failed.
 
-    ``seconds`` is the whole attempt, ``user_seconds`` the part spent in the task's own code.
+    ``seconds`` is the whole attempt, ``user_seconds`` the part spent in the task's own code. ``is_last``: the
+    worker was spoilt by it, and takes on nothing more.
     """
 
     step: str
@@ -85,16 +87,21 @@ class Written(msgspec.Struct, frozen=True, tag="written"):
     seconds: float
     user_seconds: float
     at: datetime
+    is_last: bool = False
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
-    """An attempt failed and left nothing behind."""
+    """An attempt failed and left nothing behind.
+
+    ``is_last``: the worker may be spoilt by it, and takes on nothing more.
+    """
 
     step: str
     failure_class: FailureClass
     message: str
     details: str
     findings: tuple[Finding, ...]
+    is_last: bool = False
 
 
 ToWorker = Load | Execute

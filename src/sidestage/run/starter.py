@@ -47,7 +47,8 @@ class Starter:
     ) -> None:
         self._places = places
         self._clock = clock
-        self._environment = mark(environment, this_process())
+        self._environment = environment
+        self._owner = this_process()
         self._patience = patience
         self._numbers = itertools.count(1)
 
@@ -57,7 +58,7 @@ class Starter:
         temporary.mkdir(parents=True)
         sandbox = self._sandbox(home, temporary)
         output = Output()
-        environment = {**self._environment, "TMPDIR": str(temporary)}
+        environment = mark({**self._environment, "TMPDIR": str(temporary)}, self._owner, str(temporary))
         try:
             child = ChildProcess(
                 self._command(home, sandbox, temporary),
@@ -69,7 +70,8 @@ class Starter:
             output.close()
             raise
         output.started()
-        load = Load(home.root, str(self._places.lake), str(temporary), home.area, sandbox)
+        ends = output.mark.decode()
+        load = Load(home.root, str(self._places.lake), str(temporary), home.area, sandbox, ends)
         child.send(msgspec.json.encode(load))
         return Hand(
             child,

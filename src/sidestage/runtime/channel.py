@@ -5,6 +5,8 @@ import struct
 
 _LENGTH = struct.Struct("!Q")
 _RECEIVE_BYTES = 1 << 16
+_READS_AT_ONCE = 64
+"""So that one that sends without end holds nobody up."""
 
 
 class Channel:
@@ -34,7 +36,12 @@ class Channel:
 
     def receive_ready(self) -> list[bytes] | None:
         """Return the messages that have come, or None if there are none and the other end is closed."""
-        is_open = self._read(socket.MSG_DONTWAIT)
+        is_open = True
+        for _ in range(_READS_AT_ONCE):
+            before = len(self._received)
+            is_open = self._read(socket.MSG_DONTWAIT)
+            if len(self._received) == before:
+                break
         messages = []
         while (message := self._next()) is not None:
             messages.append(message)

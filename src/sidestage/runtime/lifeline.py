@@ -13,6 +13,7 @@ from pathlib import Path
 _PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 1.0
 _STAT_STATE, _STAT_START_TIME = 0, 19  # fields 3 and 22 of /proc/PID/stat, counted from behind the command
+_FIRST_SPACE = 0xEFFFFFFC  # the number that Linux gives to the process numbers of the host itself
 _ENDED = (b"Z", b"X")  # such a process runs no more; it only waits for its parent to ask how it ended
 
 
@@ -37,7 +38,7 @@ def _watch(parent: int) -> None:
 
 def this_process() -> str:
     """Return a name for this process that no other process of this or another host has had."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_started_at(os.getpid())}"
+    return f"{_host()}:{os.getpid()}:{_started_at(os.getpid())}"
 
 
 def scratch_name(unique: str) -> str:
@@ -54,9 +55,18 @@ def is_dead(owner: str) -> bool:
     """Whether a process, named by ``this_process``, ran on this host and is certainly gone."""
     host, _, rest = owner.rpartition(":")[0].rpartition(":")
     pid, started = rest, owner.rpartition(":")[2]
-    if host != socket.gethostname() or not pid.isdecimal():
+    if host != _host() or not pid.isdecimal():
         return False
     return _started_at(int(pid)) != started
+
+
+def _host() -> str:
+    """Return a name for where process numbers mean something: containers may share the name of their host."""
+    try:
+        space = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116  # a link that only the system can follow
+    except OSError:
+        space = _FIRST_SPACE
+    return socket.gethostname() + (f"~{space}" if space != _FIRST_SPACE else "")
 
 
 def _started_at(pid: int) -> str:

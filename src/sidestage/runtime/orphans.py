@@ -25,6 +25,7 @@ VARIABLE = "SIDESTAGE_OWNER"
 
 _PR_SET_CHILD_SUBREAPER = 36
 _NAMESPACE = f"{VARIABLE}_NAMESPACE"
+_GROUP = f"{VARIABLE}_GROUP"
 _STATE, _THREADS = 0, 17  # fields 3 and 20 of /proc/PID/stat, counted from behind the command
 _ENDED = (b"Z", b"X")
 _ROUNDS = 100  # what is killed may have started another one just before; each round sees the next
@@ -32,9 +33,12 @@ _QUIET_ROUNDS = 2  # while processes end, the system's list of children may lack
 _STUCK_MILLISECONDS = 2000
 
 
-def mark(environment: Mapping[str, str], owner: str) -> dict[str, str]:
-    """Return the environment of a process that runs for ``owner``, as ``this_process`` names it."""
-    return {**environment, VARIABLE: owner, _NAMESPACE: _namespace()}
+def mark(environment: Mapping[str, str], owner: str, group: str = "") -> dict[str, str]:
+    """Return the environment of a process that runs for ``owner``, as ``this_process`` names it.
+
+    ``group`` is a word that it has in common with all that it starts, and with nobody else.
+    """
+    return {**environment, VARIABLE: owner, _NAMESPACE: _namespace(), _GROUP: group}
 
 
 def become_subreaper() -> bool:
@@ -99,6 +103,14 @@ def end_orphans() -> tuple[int, ...]:
     return _end(_held_orphans) if sys.platform == "linux" else ()
 
 
+def end_group(group: str) -> tuple[int, ...]:
+    """Kill this user's processes on this host that are marked with a group; return which.
+
+    For what a worker started that is gone itself, also what left its session.
+    """
+    return _end(lambda known: _held_group(group, known)) if sys.platform == "linux" else ()
+
+
 Held = tuple[int, int]
 """A process's number, and an open descriptor that means this very process whatever becomes of the number."""
 
@@ -157,6 +169,17 @@ def _held_orphans(known: Collection[int]) -> Iterator[Held]:
             os.close(descriptor)
 
 
+def _held_group(group: str, known: Collection[int]) -> Iterator[Held]:
+    """Yield processes of a group that are not known yet; the descriptor is opened first, as for orphans."""
+    for pid in _own_processes():
+        if pid in known or pid == os.getpid() or (descriptor := _hold(pid)) is None:
+            continue
+        if _marked(pid).get(_GROUP) == group and not _ended(pid):
+            yield pid, descriptor
+        else:
+            os.close(descriptor)
+
+
 def _hold(pid: int) -> int | None:
     try:
         return os.pidfd_open(pid)
@@ -182,7 +205,7 @@ def _marked(pid: int) -> dict[str, str]:
     except OSError:
         return {}
     entries = (entry.decode(errors="replace").partition("=") for entry in environment.split(b"\0"))
-    return {name: value for name, _, value in entries if name in (VARIABLE, _NAMESPACE)}
+    return {name: value for name, _, value in entries if name in (VARIABLE, _NAMESPACE, _GROUP)}
 
 
 def _namespace() -> str:

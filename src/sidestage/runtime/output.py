@@ -1,10 +1,12 @@
 """What a worker's code prints: read from a pipe as it comes, kept by attempt, never more than a bound.
 
-The parent holds the reading end, so what was printed survives whatever becomes of the worker.
+The parent holds the reading end, so what was printed survives whatever becomes of the worker. A worker that
+goes on with its next attempt by itself says in the pipe where one ends, so that each keeps what is its own.
 """
 
 import contextlib
 import os
+import uuid
 from collections import deque
 from pathlib import Path
 
@@ -15,6 +17,9 @@ _NOTE_BYTES = 64
 _READS_AT_ONCE = 16
 """So that one that prints without end holds nobody up: its pipe is full then, and it waits."""
 
+_FEW_BYTES = 4096
+"""What is shorter is kept together with what came before it, or ten million lines would be as many pieces."""
+
 
 class Output:
     """Keeps the first and the last of what is printed; the middle of what is too long is left out.
@@ -23,13 +28,16 @@ class Output:
     """
 
     def __init__(self) -> None:
+        self.mark = f"\0{uuid.uuid4().hex}\0".encode()
+        """What the worker prints, in one piece, when an attempt has ended."""
         self._descriptor, self.writing_end = os.pipe()
         os.set_blocking(self._descriptor, False)
         self._log: Path | None = None
         self._half = 0
         self._before = bytearray()  # printed while nothing was being attempted
+        self._is_over = False
         self._written = 0
-        self._tail: deque[bytes] = deque()
+        self._tail: deque[bytearray] = deque()
         self._tail_bytes = 0
         self._left_out = 0
 
@@ -47,6 +55,7 @@ class Output:
         self._log, self._half = log, max(0, limit - _NOTE_BYTES) // 2
         self._written = self._tail_bytes = self._left_out = 0
         self._tail.clear()
+        self._is_over = False
         if self._before:
             early, self._before = bytes(self._before), bytearray()
             self._take(early)
@@ -54,6 +63,8 @@ class Output:
     def drain(self) -> bool:
         """Read what was printed, up to a bound; return False once nobody can print any more."""
         for _ in range(_READS_AT_ONCE):
+            if self._is_over:  # what follows is the next one's, which is about to begin
+                return True
             try:
                 data = os.read(self._descriptor, _READ_BYTES)
             except BlockingIOError:
@@ -62,12 +73,18 @@ class Output:
                 return False
             if not data:
                 return False
-            self._take(data)
+            # A pipe holds no more than is read at once, and takes a short piece whole: a mark is never split.
+            own, mark, following = data.partition(self.mark)
+            self._take(own)
+            if mark:
+                self._is_over = self._log is not None
+                self._before += following
         return True
 
     def end(self) -> None:
         """Finish the log of the attempt: what it printed up to now is in the pipe or has been read."""
         self.drain()
+        self._is_over = False
         if self._tail:
             note = f"\n[... {self._left_out} bytes left out ...]\n" if self._left_out else ""
             self._append(b"".join((note.encode(), *self._tail)))
@@ -94,19 +111,27 @@ class Output:
             first, data = data[: self._half - self._written], data[self._half - self._written :]
             self._append(first)
             self._written += len(first)
-        if data:
-            self._tail.append(data)
-            self._tail_bytes += len(data)
-        while self._tail and self._tail_bytes > self._half:
-            dropped = self._tail.popleft()
-            self._tail_bytes -= len(dropped)
-            if self._tail_bytes < self._half:
-                kept = dropped[len(dropped) - (self._half - self._tail_bytes) :]
-                self._tail.appendleft(kept)
-                self._tail_bytes += len(kept)
-                self._left_out += len(dropped) - len(kept)
-                break
-            self._left_out += len(dropped)
+        if not data:
+            return
+        if self._tail and len(self._tail[-1]) + len(data) <= _FEW_BYTES:
+            self._tail[-1] += data
+        else:
+            self._tail.append(bytearray(data))
+        self._tail_bytes += len(data)
+        self._leave_out(self._tail_bytes - self._half)
+
+    def _leave_out(self, size: int) -> None:
+        """Drop so many of the oldest bytes of the tail, if it is any."""
+        while size > 0:
+            oldest = self._tail[0]
+            dropped = min(size, len(oldest))
+            if dropped == len(oldest):
+                self._tail.popleft()
+            else:
+                del oldest[:dropped]
+            self._tail_bytes -= dropped
+            self._left_out += dropped
+            size -= dropped
 
     def _append(self, data: bytes) -> None:
         assert self._log is not None

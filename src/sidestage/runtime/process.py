@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sidestage.runtime.channel import connected_pair
 
-_GONE_SECONDS = 2.0
+_GONE_SECONDS = 0.5
 
 
 class ChildProcess:
@@ -48,6 +48,14 @@ class ChildProcess:
     def pid(self) -> int:
         """The operating system's number for the process."""
         return self._process.pid
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the child ended, also while others hold its end of the channel: copies that it forked."""
+        if self._over:
+            return True
+        # Not reaped here, so that its number stays its own.
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def send(self, message: bytes) -> None:
         """Send a message; a child that is gone is noticed when its end is read, not here."""

@@ -105,7 +105,16 @@ def _set(undo: contextlib.ExitStack, kind: int, soft: int) -> None:
     before, hard = resource.getrlimit(kind)
     capped = soft if hard == resource.RLIM_INFINITY else min(soft, hard)
     resource.setrlimit(kind, (capped, hard))
-    undo.callback(resource.setrlimit, kind, (before, hard))
+    undo.callback(_set_back, kind, before, hard)
+
+
+def _set_back(kind: int, soft: int, hard: int) -> None:
+    """Give a limit its old value, as far as the block did not lower the hard one for good."""
+    try:
+        resource.setrlimit(kind, (soft, hard))
+    except (ValueError, OSError):
+        lowered = resource.getrlimit(kind)[1]
+        resource.setrlimit(kind, (lowered, lowered))
 
 
 def _set_aside_bytes() -> int | None:

@@ -12,7 +12,7 @@ What an implementer must keep, whatever the database:
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sidestage.data.version import Version
 from sidestage.policy.pool import Pool
@@ -275,11 +275,12 @@ class Runs(Protocol):
         """
         ...
 
-    def reopen_run(self, run_id: int, *, driver: str | None = None) -> int:
+    def reopen_run(self, run_id: int, *, driver: str | None = None, alone: bool = False) -> int:
         """Make the run running and its failed steps ready again; return how many steps are still to be done.
 
         ``driver`` attends to it from now on. Steps that somebody is running are left to them. A run with
-        nothing to be done is left as it is. Raises NotFound.
+        nothing to be done is left as it is. ``alone`` refuses while this or another run of the pipeline in
+        the environment is open, with StoreError naming it. Raises NotFound.
         """
         ...
 
@@ -304,4 +305,20 @@ class Store(Catalog, Runs, Protocol):
 
     def close(self) -> None:
         """Release the database."""
+        ...
+
+
+@runtime_checkable
+class Upgradable(Protocol):
+    """A store whose schema changes from release to release."""
+
+    def pending_post(self) -> tuple[str, ...]:
+        """Return, in words, what ``finish_migrations`` would do, in its order."""
+        ...
+
+    def finish_migrations(self) -> tuple[str, ...]:
+        """Take away what only earlier releases needed; return, in words, what was done.
+
+        To be called when no process of an earlier release uses the store any more.
+        """
         ...

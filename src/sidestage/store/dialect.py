@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import URL, Connection, Double, Engine, Insert, Table, create_engine, event
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import NullPool
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -59,6 +59,8 @@ def _postgresql_clock(_element: DatabaseClock, _compiler: SQLCompiler, **_option
 def insert_if_absent(dialect: str, table: Table) -> Insert:
     """Return an insert that leaves a row with the same primary key as it is (its row count is 0 then)."""
     if dialect == "postgresql":
+        from sqlalchemy.dialects import postgresql  # noqa: PLC0415 - optional dependency, slow to import
+
         return postgresql.insert(table).on_conflict_do_nothing(index_elements=list(table.primary_key))
     return sqlite.insert(table).on_conflict_do_nothing(index_elements=list(table.primary_key))
 
@@ -68,6 +70,8 @@ def insert_or_replace(dialect: str, table: Table, columns: tuple[str, ...]) -> I
     """Return an insert that updates ``columns`` of a row that has the same primary key."""
     keys = list(table.primary_key)
     if dialect == "postgresql":
+        from sqlalchemy.dialects import postgresql  # noqa: PLC0415 - optional dependency, slow to import
+
         pg = postgresql.insert(table)
         return pg.on_conflict_do_update(index_elements=keys, set_={c: pg.excluded[c] for c in columns})
     lite = sqlite.insert(table)

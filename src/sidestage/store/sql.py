@@ -24,6 +24,14 @@ class SqlStore(SqlCatalog, SqlMoves, SqlRuns, SqlClaims, SqlWorkers, SqlSettle, 
         """Return an ear for changes that may interest a worker. The caller closes it."""
         return self._database.open_wakeups()
 
+    def pending_post(self) -> tuple[str, ...]:
+        """Return, in words, what ``finish_migrations`` would do to the schema, in its order."""
+        return tuple(step.what for step in self._database.pending_post())
+
+    def finish_migrations(self) -> tuple[str, ...]:
+        """Take out of the schema what only earlier releases needed; return, in words, what was done."""
+        return tuple(step.what for step in self._database.finish_migrations())
+
     def close(self) -> None:
         """Release the database."""
         self._database.close()

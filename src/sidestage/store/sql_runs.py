@@ -96,12 +96,13 @@ class SqlRuns(SqlPart):
         """Return the attempts of a run, or of one step, in the order of the plan, oldest first."""
         return self._database.read(partial(_attempts, run_id=run_id, step_id=step))
 
-    def reopen_run(self, run_id: int, *, driver: str | None = None) -> int:
+    def reopen_run(self, run_id: int, *, driver: str | None = None, alone: bool = False) -> int:
         """Make the run running and its failed steps ready again; return how many steps are still to be done.
 
-        Steps that somebody is running are left to them. Raises NotFound.
+        Steps that somebody is running are left to them. Raises NotFound, or StoreError if a run is open that
+        it should be alone with.
         """
-        return self._database.write(partial(_reopen, run_id=run_id, driver=driver))
+        return self._database.write(partial(_reopen, run_id=run_id, driver=driver, alone=alone))
 
     def end_run(self, run_id: int, state: RunState, now: datetime) -> None:
         """Record that a run came to its end, if it did not before; this is also how a run is cancelled.
@@ -144,7 +145,7 @@ def _begin(
         if begun is not None:
             return int(begun)
     if alone:
-        _refuse_second(connection, new)
+        _refuse_second(connection, new.pipeline, new.environment)
     key = connection.execute(
         run.insert()
         .values(
@@ -179,16 +180,16 @@ def _begin(
     return run_id
 
 
-def _refuse_second(connection: Connection, new: NewRun) -> None:
+def _refuse_second(connection: Connection, pipeline: str, environment_name: str) -> None:
     other = connection.execute(
         select(run.c.id, run.c.driver)
-        .where(run.c.pipeline == new.pipeline, run.c.environment == new.environment, run.c.state == "running")
+        .where(run.c.pipeline == pipeline, run.c.environment == environment_name, run.c.state == "running")
         .limit(1)
     ).one_or_none()
     if other is not None:
         whose = f" by {other.driver}" if other.driver else ", waiting for workers or run by them"
         raise StoreError(
-            f"Run {other.id} of {new.pipeline!r} in {new.environment!r} is open{whose}.",
+            f"Run {other.id} of {pipeline!r} in {environment_name!r} is open{whose}.",
             hint=f"Wait for it, or end it: sidestage cancel {other.id}",
         )
 
@@ -241,7 +242,12 @@ def _attempts(connection: Connection, run_id: int, step_id: str | None) -> tuple
     return tuple(attempt_of(row) for row in connection.execute(query))
 
 
-def _reopen(connection: Connection, run_id: int, driver: str | None) -> int:
+def _reopen(connection: Connection, run_id: int, driver: str | None, *, alone: bool) -> int:
+    if alone:
+        whose = select(run.c.pipeline, run.c.environment).where(run.c.id == run_id)
+        for pipeline, environment_name in connection.execute(whose).all():
+            require_environment(connection, environment_name)
+            _refuse_second(connection, pipeline, environment_name)
     to_do = and_(step.c.run == run_id, step.c.state.not_in(("done", "reused")))
     left = int(connection.scalar(select(func.count()).where(to_do)) or 0)
     if left == 0:

@@ -78,15 +78,18 @@ class PostgresqlWakeups:
     def heard(self) -> bool:
         """Whether anything was announced since this was last asked, or may have been while out of reach.
 
-        Waits only to reach a lost server again, which is tried at most once a second.
+        Waits only to reach a lost server again, which is tried at most once a second. A connection that was
+        lost is seen to be (``fileno`` is None) before there is another one: both may have the same number,
+        and who waits for it must learn that it means something else.
         """
-        if self._raw is not None:
+        if self._raw is None:
+            self._listen_again()
+        else:
             try:
                 self._take_in()
             except self._engine.dialect.loaded_dbapi.Error:
                 self.close()
-        if self._raw is None:
-            self._listen_again()
+                self._tried_at = self._clock.monotonic()
         announced, self._announced = self._announced, False
         return announced
 

@@ -248,10 +248,10 @@ class FaultyStore(MemoryStore):
             self._witness.ended(run_id, state)
             self._line.answered(state)
 
-    def reopen_run(self, run_id: int, *, driver: str | None = None) -> int:
+    def reopen_run(self, run_id: int, *, driver: str | None = None, alone: bool = False) -> int:
         """Take a run up again, and have it witnessed."""
         with self._line.call("reopen_run"):
-            left = super().reopen_run(run_id, driver=driver)
+            left = super().reopen_run(run_id, driver=driver, alone=alone)
             self._witness.reopened(run_id)
             self._line.answered(left)
             return left

@@ -80,14 +80,17 @@ class MemoryRuns(MemoryPart):
             steps = () if row is None else row.steps
             return tuple(each for s in steps if step in (None, s.plan.id) for each in s.attempts)
 
-    def reopen_run(self, run_id: int, *, driver: str | None = None) -> int:
+    def reopen_run(self, run_id: int, *, driver: str | None = None, alone: bool = False) -> int:
         """Make the run running and its failed steps ready again; return how many steps are still to be done.
 
-        Steps that somebody is running are left to them. Raises NotFound.
+        Steps that somebody is running are left to them. Raises NotFound, or StoreError if a run is open that
+        it should be alone with.
         """
         tables = self._tables
         with tables.turn:
             row = _require_run(tables, run_id)
+            if alone:
+                _refuse_second(tables, row.plan)
             left = [step for step in row.steps if step.state not in _FINISHED]
             if left:
                 row.state, row.ended_at, row.driver = "running", None, driver

@@ -40,10 +40,19 @@ def other():
 
 def test_a_living_process_is_not_dead(other):
     process, name = other
-    assert name.startswith(f"{socket.gethostname()}:{process.pid}:")
+    host, pid, _ = name.split(":")
+    assert (host.partition("~")[0], pid) == (socket.gethostname(), str(process.pid))
     assert not is_dead(name)
     assert not is_dead(this_process())
     assert this_process() == this_process() != name
+
+
+def test_a_process_of_another_container_with_our_host_name_is_not_known_to_be_dead(other):
+    process, name = other
+    process.kill()
+    process.wait()
+    host, rest = name.split(":", 1)
+    assert not is_dead(f"{host.partition('~')[0]}~17:{rest}")
 
 
 def test_a_reaped_process_is_dead(other):

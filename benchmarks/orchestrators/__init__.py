@@ -1,0 +1,1 @@
+"""What orchestration costs: Sidestage, its peers, and the least that durable tasks can cost, in one run."""

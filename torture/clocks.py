@@ -1,0 +1,127 @@
+"""Wall clocks that jump two hours, forwards or backwards, under a run that lives. Needs libfaketime.
+
+Leases must not move: no step is taken from who runs it, none is run twice, and no retry waits for two hours.
+"""
+
+import random
+import shutil
+from collections import Counter
+from pathlib import Path
+
+from torture.oracle import Judge, judge_rest, published
+from torture.report import Row
+from torture.rig import Rig, Running
+
+LIBRARY = "libfaketime.so.1"
+PLACES = ("/usr/lib/*/faketime", "/usr/lib/faketime", "/usr/local/lib/faketime", "/usr/lib64/faketime")
+JUMPS = ("+7200", "-7200")
+STUCK_SECONDS = 30.0
+"""A run of a second that takes so long waits for a clock."""
+STEPS = 24
+
+CODE = """
+import os, select
+
+from sidestage import Dataset, Partition, Pipeline, Retry, Static
+import pyarrow as pa
+
+parts = Static([f"p{n:02}" for n in range(24)])
+rows = Dataset("rows", parts, key=["n"])
+pipeline = Pipeline("small", retry=Retry(times=5, delay=0.4, longest=0.4))
+
+
+@pipeline.task(writes=rows)
+def make(part: Partition) -> pa.Table:
+    file = os.open("{LEDGER}", os.O_RDWR | os.O_APPEND | os.O_CREAT)
+    again = f"small.make@{part.key}\\n".encode() in os.pread(file, 1_000_000, 0)
+    os.write(file, f"small.make@{part.key}\\n".encode())
+    os.close(file)
+    number = int(part.key[1:])
+    if number % 6 == 1 and not again:
+        raise ConnectionError("for the first time")
+    # libfaketime cannot sleep until a moment of the monotonic clock, which is how time.sleep does it.
+    select.select([], [], [], 0.5 if number % 6 == 0 else 0.02)
+    return pa.table({"n": [1]})
+"""
+TRIES = {f"small.make@p{number:02}": 2 if number % 6 == 1 else 1 for number in range(STEPS)}
+
+
+def library() -> Path | None:
+    """Return where libfaketime is, or None."""
+    folders = [folder for place in PLACES for folder in sorted(Path("/").glob(place.lstrip("/")))]
+    return next((folder / LIBRARY for folder in folders if (folder / LIBRARY).exists()), None)
+
+
+def run(jumps: int, seed: int, folder: Path) -> Row:
+    """Let the clock jump so many times, each in a run of its own that is some way on."""
+    row, chance = Row("clock"), random.Random(f"clock {seed}")
+    found = library()
+    if found is None:
+        row.skipped = "needs libfaketime (Debian: apt-get install faketime)"
+        return row
+    for number in range(jumps):
+        home = folder / f"clock{number}"
+        home.mkdir()
+        rig, clock = _rig(home, found)
+        try:
+            _jump(row, rig, clock, JUMPS[number % 2], chance.randint(1, STEPS // 2))
+        finally:
+            rig.end_all(seconds=0.0)
+            shutil.rmtree(home)
+    return row
+
+
+def _rig(home: Path, found: Path) -> tuple[Rig, Path]:
+    clock = home / "clock"
+    clock.write_text("+0\n")
+    faking = {
+        "LD_PRELOAD": str(found),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "DONT_FAKE_MONOTONIC": "1",
+    }
+    return Rig.make(home, CODE, environment=faking), clock
+
+
+def _jump(row: Row, rig: Rig, clock: Path, jump: str, after: int) -> None:
+    """Turn the clock under a run once it has published ``after`` steps."""
+    running = rig.start("run", "small")
+    if not running.wait(after):
+        row.findings.stuck.append(f"no run under a false clock: {running.end()}")
+        return
+    clock.write_text(f"{jump}\n")
+    row.injected[f"{jump} s"] += 1
+    status, error = running.end(STUCK_SECONDS)
+    _judge_run(row, rig, running, f"{jump} s after {after} publications", status, error)
+    if status is None:
+        clock.write_text("+0\n")
+    again = rig.start("run", "small")
+    status, error = again.end(STUCK_SECONDS)
+    if status != 0:
+        row.findings.stuck.append(f"{jump}: the next command ended with {status}: {error}")
+        row.manual += 1
+    row.acknowledged += len(running.acknowledged()) + len(again.acknowledged())
+    rig("clean", "--yes", "--grace", "0", "--keep-days", "0")
+    with rig.store() as store:
+        said = [*running.acknowledged(), *again.acknowledged()]
+        row.findings.add(Judge(rig.lake).judge(store, said, all_files=True))
+        row.findings.add(judge_rest(store, rig.lake))
+        if len(published(store)) != STEPS:
+            row.findings.twice.append(f"{jump}: {len(published(store))} publications of {STEPS} steps")
+
+
+def _judge_run(row: Row, rig: Rig, running: Running, what: str, status: int | None, error: str) -> None:
+    if status is None:
+        left = STEPS - running.count()
+        row.findings.stuck.append(f"{what}: {left} steps were still left after {STUCK_SECONDS:.0f} s")
+    elif status != 0:
+        row.findings.stuck.append(f"{what}: it ended with {status}: {error}")
+    tries = Counter(rig.done())
+    more = {step: count for step, count in tries.items() if count > TRIES[step]}
+    if more:
+        row.findings.twice.append(f"{what}: ran more often than needed: {more}")
+    with rig.store() as store:
+        taken = [each.step for each in store.attempts(1) if each.state == "abandoned"]
+    if taken and status is not None:
+        row.findings.twice.append(f"{what}: a lease moved with the clock, and its step was taken: {taken}")
