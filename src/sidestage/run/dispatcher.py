@@ -101,7 +101,8 @@ class Dispatcher:
         # By the version to be made: a step whose lease ran out may be with two workers at once.
         self._given: dict[str, Prepared] = {}
         self._user_seconds: dict[str, float] = {}
-        # Kept until the store has taken them, should it be out of reach.
+        # Both kept until they are dealt with, should the store be out of reach: nobody tells us twice.
+        self._came_in: list[Found] = []
         self._unsettled: list[Outcome] = []
         self._in_doubt: set[str] = set()
         self._unknown: frozenset[tuple[int, str, int]] = frozenset()
@@ -118,7 +119,7 @@ class Dispatcher:
     @property
     def busy(self) -> bool:
         """Whether it has anything in hand."""
-        return bool(self._given or self._unsettled)
+        return bool(self._given or self._came_in or self._unsettled)
 
     @property
     def draining(self) -> bool:
@@ -147,10 +148,10 @@ class Dispatcher:
         reused = self._start_steps()
         if self._perhaps_over and not (self._given or reused):
             self._look(at_once=True)
-        found = self._crews.collect(0.0 if reused else self._patience(wait))
-        self._refuse(each for each in found if isinstance(each, CodeLost))
         self._unsettled += reused
-        self._take_in(found)
+        found = self._crews.collect(0.0 if reused or self._came_in else self._patience(wait))
+        self._came_in += found
+        self._take_in()
         self._settle()
         return bool(found or reused)
 
@@ -298,28 +299,33 @@ class Dispatcher:
                     self._crews.submit(prepared.request, prepared.home)
         return reused
 
-    def _refuse(self, lost: Iterable[CodeLost]) -> None:
+    def _refuse(self, lost: CodeLost) -> None:
         """Give back the steps of runs whose code this worker cannot run, and leave them to others."""
-        for each in lost:
-            for run in {request.run for request in each.requests}:
-                self.refused[run] = each.error
-                self._let_go(run)
-                self._store.abandon(self._worker.name, self._clock.now(), run=run)
+        for run in {request.run for request in lost.requests}:
+            self.refused[run] = lost.error
+            self._let_go(run)
+            self._store.abandon(self._worker.name, self._clock.now(), run=run)
 
-    def _take_in(self, found: Iterable[Found]) -> None:
+    def _take_in(self) -> None:
         """Note what is to be settled of what came in."""
-        for each in found:
+        while self._came_in:
+            each = self._came_in[0]
             if isinstance(each, CodeLost):
-                continue
-            request = each.running if isinstance(each, WorkerDied) else each.request
-            prepared = self._given.pop(request.version, None)
-            if prepared is None:  # its claim was lost meanwhile
-                self._throw_away(each)
-                continue
-            if isinstance(each, Answered) and isinstance(each.answer, Written):
-                self._user_seconds[request.version] = each.answer.user_seconds
-            active = self._runs[prepared.claim.run]
-            self._unsettled.append(active.outcome(prepared, each, self._chance.jitter()))
+                self._refuse(each)
+            else:
+                self._take_answer(each)
+            del self._came_in[0]
+
+    def _take_answer(self, found: Answered | WorkerDied) -> None:
+        request = found.running if isinstance(found, WorkerDied) else found.request
+        prepared = self._given.pop(request.version, None)
+        if prepared is None:  # its claim was lost meanwhile
+            self._throw_away(found)
+            return
+        if isinstance(found, Answered) and isinstance(found.answer, Written):
+            self._user_seconds[request.version] = found.answer.user_seconds
+        active = self._runs[prepared.claim.run]
+        self._unsettled.append(active.outcome(prepared, found, self._chance.jitter()))
 
     def _throw_away(self, found: Answered | WorkerDied) -> None:
         if not (isinstance(found, Answered) and isinstance(found.answer, Written)):
@@ -339,14 +345,15 @@ class Dispatcher:
         now = self._clock.now()
         try:
             settled = self._store.settle(outcomes, now)
+            results = [self._without_doubt(*each) for each in zip(outcomes, settled, strict=True)]
         except SidestageError:
             # It may have been settled all the same: the answer is what did not come.
             self._in_doubt.update(each.version.id for each in outcomes if isinstance(each, Publication))
             raise
         self._unsettled = []
         self._may_be_ready = True
-        for result, outcome in zip(settled, outcomes, strict=True):
-            self._became(outcome, self._without_doubt(outcome, result), now)
+        for outcome, result in zip(outcomes, results, strict=True):
+            self._became(outcome, result, now)
         self._in_doubt.clear()
         ended = {outcome.claim.run for outcome in outcomes} - {
             prepared.claim.run for prepared in self._given.values()

@@ -6,7 +6,21 @@ from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, and_, bindparam, func, literal_column, select, text, tuple_, update
+from sqlalchemy import (
+    Connection,
+    FromClause,
+    Select,
+    TextClause,
+    and_,
+    bindparam,
+    column,
+    func,
+    literal_column,
+    select,
+    text,
+    tuple_,
+    update,
+)
 
 from sidestage.events import StepStarted
 from sidestage.policy.pool import Pool
@@ -95,18 +109,19 @@ class _Taken(NamedTuple):
     fence: int
 
 
-def _claim_free(*, some_runs: bool, some_queues: bool) -> Prepared:
+def _claim_free(source: FromClause | TextClause, *, some_runs: bool, some_queues: bool) -> Prepared:
     """Return the statement that claims ready steps that need no pool."""
-    ready = select(step.c.run, step.c.position).where(READY, step.c.pool.is_(None))
+    ready: Select[*tuple[Any, ...]] = select(column("run"), column("position")).select_from(source)
+    ready = ready.where(literal_column("state") == literal_column("'ready'"), column("pool").is_(None))
     listed = []
     if some_runs:
-        ready = ready.where(step.c.run.in_(bindparam("runs", expanding=True)))
+        ready = ready.where(column("run").in_(bindparam("runs", expanding=True)))
         listed.append("runs")
     if some_queues:
-        ready = ready.where(step.c.queue.in_(bindparam("queues", expanding=True)))
+        ready = ready.where(column("queue").in_(bindparam("queues", expanding=True)))
         listed.append("queues")
     chosen = (
-        ready.order_by(step.c.run, step.c.position)
+        ready.order_by(column("run"), column("position"))
         .limit(bindparam("at_most"))
         .with_for_update(skip_locked=True)
         .cte("next_steps")
@@ -126,8 +141,15 @@ def _claiming(where: Any, listed: Sequence[str] = ()) -> Prepared:
     return Prepared(update(step).where(where).values(values).returning(*taken), listed=listed)
 
 
+# SQLite would rather walk through all steps of a run until it finds those that are ready.
+_SOURCES: dict[bool, FromClause | TextClause] = {
+    True: step,
+    False: text("step INDEXED BY ix_step_ready"),
+}
+
 _CLAIM_FREE = {
-    (some_runs, some_queues): _claim_free(some_runs=some_runs, some_queues=some_queues)
+    (locks, some_runs, some_queues): _claim_free(source, some_runs=some_runs, some_queues=some_queues)
+    for locks, source in _SOURCES.items()
     for some_runs in (False, True)
     for some_queues in (False, True)
 }
@@ -241,7 +263,7 @@ def _claim_unpooled(connection: Connection, wanted: _Wanted, limit: int) -> list
         values["runs"] = sorted(wanted.runs)
     if wanted.queues is not None:
         values["queues"] = sorted(wanted.queues)
-    statement = _CLAIM_FREE[wanted.runs is not None, wanted.queues is not None]
+    statement = _CLAIM_FREE[locks_rows(connection), wanted.runs is not None, wanted.queues is not None]
     return [_Taken._make(row) for row in statement.rows(connection, values)]
 
 
