@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from tests.integration.test_store_processes import Process, wait_for
 
-from sidestage.store import dialect
+from sidestage.store import sqlite_file
 from sidestage.store.sql_database import Database
 from sidestage.store.turn import FileLock, Turn
 
@@ -97,7 +97,7 @@ def test_no_process_ever_meets_a_locked_database(
     path: Path, processes: list[Process], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SQLite itself waits for nobody here, so any lock that is met but not queued for is an error."""
-    monkeypatch.setattr(dialect, "BUSY_SECONDS", 0.0)
+    monkeypatch.setattr(sqlite_file, "BUSY_SECONDS", 0.0)
     chance = random.Random(SEED)
     processes += [Process(writer(path, f"w{n}", WRITES)) for n in range(WRITERS)]
     processes += [Process(reader(path)) for _ in range(READERS)]

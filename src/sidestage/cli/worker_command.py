@@ -22,7 +22,7 @@ class _Log:
         moment = f"{event.at:%H:%M:%S}"
         match event:
             case StepPublished(run=run, step=step, rows=rows):
-                self._line(f"{moment} run {run} published {step} ({rows:,} rows)")
+                self._line(f"{moment} run {run} published {step} ({rows:,} row{'' if rows == 1 else 's'})")
             case StepReused(run=run, step=step):
                 self._line(f"{moment} run {run} reused {step}")
             case StepFailed(run=run, step=step, failure_class=kind, message=message):

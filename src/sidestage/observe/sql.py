@@ -35,8 +35,9 @@ def open_published(store: Store, lake: Lake, *, as_of: datetime | None = None) -
     """Open DuckDB in memory with every environment's datasets; only published versions are visible.
 
     A dataset ``flights/delays`` of an environment ``fix-tz`` is ``fix_tz."flights/delays"``, and also
-    ``fix_tz.delays`` while no other dataset ends in that word. Each view has a column ``_partition``. An
-    environment shows its base's versions where it has none of its own. ``as_of`` looks back in time.
+    ``fix_tz.delays`` while no other dataset ends in that word. Each view has a column ``_partition``; a view
+    of values has one column more, ``value``, which is JSON as text. An environment shows its base's versions
+    where it has none of its own. ``as_of`` looks back in time.
     """
     connection = duckdb.connect()
     # The names that users write are their datasets', so the default environment needs no prefix.
@@ -97,6 +98,19 @@ def _views(
 
 
 def _source(shown: list[Version], lake: Lake) -> str:
+    files = [version for version in shown if version.stored.value is None]
+    values = [version for version in shown if version.stored.value is not None]
+    # Both, if the dataset was declared as the one once and as the other now.
+    sources = ([_files(files, lake)] if files else []) + ([_values(values)] if values else [])
+    return " UNION ALL BY NAME ".join(sources)
+
+
+def _values(shown: list[Version]) -> str:
+    rows = ", ".join(f"({text(each.stored.value or '')}, {text(each.partition)})" for each in shown)
+    return f"SELECT * FROM (VALUES {rows}) AS t(value, _partition)"  # noqa: S608
+
+
+def _files(shown: list[Version], lake: Lake) -> str:
     paths = [lake.path(version.stored) for version in shown]
     keys = ", ".join(text(version.partition) for version in shown)
     names = ", ".join(text(path.name) for path in paths)

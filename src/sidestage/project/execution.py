@@ -15,12 +15,13 @@ from sidestage.pipeline.manifest import Manifest
 from sidestage.pipeline.projectfile import ProjectFile
 from sidestage.plan.plan import Plan, PlannedStep
 from sidestage.project.layout import Layout
+from sidestage.project.neighbours import Neighbours
 from sidestage.project.patience import WaitAlarm
 from sidestage.project.workshop import home_of, new_dispatcher
 from sidestage.run.active import ActiveRun
 from sidestage.run.crew import Crew
 from sidestage.run.crews import Home
-from sidestage.run.dispatcher import Audience, Terms
+from sidestage.run.dispatcher import Audience, Dispatcher, Terms
 from sidestage.run.summary import RunSummary, Tally
 from sidestage.runtime.alone import Occupied, alone
 from sidestage.runtime.lifeline import is_dead, this_process
@@ -43,8 +44,8 @@ class Execution(msgspec.Struct, frozen=True):
     def begin(self, plan: Plan, manifest: Manifest, reason: str, *, attached: bool = True) -> int:
         """Record a run of a plan; this process drives it, or if it is not ``attached``, workers do.
 
-        Raises StoreError while another run of the pipeline is open in the environment, ConfigurationError if a
-        task holds slots of a pool that the project does not define.
+        Raises StoreError while another run of the pipeline is open in the environment, ConfigurationError if
+        a task holds slots of a pool that the project does not define.
         """
         require_pools(plan, manifest, self.file)
         if attached:
@@ -89,7 +90,7 @@ class Execution(msgspec.Struct, frozen=True):
         *,
         done: frozenset[str] = frozenset(),
     ) -> RunSummary:
-        """Execute a run to its end, and return how it ended, not counting the steps that were ``done`` before.
+        """Execute a run to its end, and return how it ended; steps that were ``done`` before do not count.
 
         An interruption (KeyboardInterrupt) kills the workers, gives their steps back and ends the run as
         cancelled before it is raised again. Told to drain, it finishes what it runs and ends the run as
@@ -113,14 +114,8 @@ class Execution(msgspec.Struct, frozen=True):
             open_run=lambda _: active,
             audience=Audience(self.listener, tally),
         )
-        alarm = WaitAlarm(self.store, self.file, self.clock)
         try:
-            while dispatcher.tick(1.0) or dispatcher.is_open(run_id):
-                dispatcher.require_served(run_id)
-                if dispatcher.draining and not dispatcher.busy:
-                    self.store.end_run(run_id, "cancelled", self.clock.now())
-                for wait in alarm.late():
-                    self.listener(StepWaits(self.clock.now(), str(wait.run), wait.first, wait.why))
+            self._drive(dispatcher, run_id)
             crew.wind_down()
             dispatcher.close()
         except BaseException:
@@ -129,6 +124,18 @@ class Execution(msgspec.Struct, frozen=True):
             self.store.end_run(run_id, "cancelled", self.clock.now())
             raise
         return self._summary(run_id, tally, started, done)
+
+    def _drive(self, dispatcher: Dispatcher, run_id: int) -> None:
+        """Let a dispatcher work until the run has ended, or until it is told to drain and has."""
+        alarm = WaitAlarm(self.store, self.file, self.clock)
+        neighbours = Neighbours(self.store, self.clock)
+        while dispatcher.tick(1.0) or dispatcher.is_open(run_id):
+            dispatcher.require_served(run_id)
+            if dispatcher.draining and not dispatcher.busy:
+                self.store.end_run(run_id, "cancelled", self.clock.now())
+            for wait in alarm.late():
+                self.listener(StepWaits(self.clock.now(), str(wait.run), wait.first, wait.why))
+            neighbours.look()
 
     def done(self, run_id: int) -> frozenset[str]:
         """Return the steps of a run that are done."""

@@ -10,8 +10,9 @@ from types import FrameType
 import msgspec
 
 from sidestage.clock import Clock
+from sidestage.data.dataset import RESERVED
 from sidestage.data.lake import Lake
-from sidestage.errors import NotFound, StaleWorld, StoreError
+from sidestage.errors import NotFound, SchemaMismatch, StaleWorld, StoreError
 from sidestage.events import Listener
 from sidestage.pipeline.projectfile import ProjectFile
 from sidestage.plan.plan import Plan
@@ -112,7 +113,7 @@ class Working(msgspec.Struct, frozen=True):
                 time.sleep(_TROUBLE_SECONDS)
 
     def _anything_open(self, refused: Collection[int]) -> bool:
-        return any(run.id not in refused for run in self.store.open_runs())
+        return any(run.id not in refused and run.pipeline != RESERVED for run in self.store.open_runs())
 
     def _open(self, run_id: int, crew: Crew) -> ActiveRun | None:
         run = self.store.run(run_id)
@@ -122,7 +123,13 @@ class Working(msgspec.Struct, frozen=True):
         manifest = crew.manifest(home)
         if manifest is None:
             return None
-        plan = msgspec.json.decode(run.plan, type=Plan)
+        try:
+            plan = msgspec.json.decode(run.plan, type=Plan)
+        except msgspec.MsgspecError as error:
+            raise SchemaMismatch(
+                f"its plan cannot be read here: {error}.",
+                hint="Was it made by another release of Sidestage? Bring all hosts to the same one.",
+            ) from error
         changed = changed_tasks(plan, manifest)
         if changed:
             raise StaleWorld(

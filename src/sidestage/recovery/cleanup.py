@@ -71,7 +71,8 @@ def collect_garbage(store: Store, lake: Lake, garbage: Cleanup, now: datetime) -
     store.forget_versions(garbage.versions, now, keep_since=now - timedelta(days=garbage.keep_days))
     gone = store.data_gone(garbage.versions)
     for version in store.versions(gone).values():
-        lake.remove(version.stored.path)
+        if version.stored.value is None:  # a value goes with what the catalog knew of it
+            lake.remove(version.stored.path)
     for orphan in garbage.orphans:
         lake.remove(orphan)
     return msgspec.structs.replace(garbage, versions=tuple(sorted(gone)))
@@ -89,7 +90,9 @@ def clear_scratch(scratch: Path) -> int:
 
 def _needed_files(store: Store) -> set[str]:
     """Return the files of versions that have data; one that was forgotten but not deleted is an orphan."""
-    files = {version.id: version.stored.path for version in store.all_versions()}
+    files = {
+        version.id: version.stored.path for version in store.all_versions() if version.stored.value is None
+    }
     for gone in store.data_gone(files):
         del files[gone]
     return set(files.values())

@@ -12,6 +12,7 @@ from sidestage.data.lake import Lake
 from sidestage.data.version import Version
 from sidestage.pipeline.manifest import DatasetSpec, Manifest
 from sidestage.release.difference import Difference
+from sidestage.release.value_files import VALUE_KEY, Values
 from sidestage.store.contract import PointerKey
 from sidestage.store.records import Environment
 
@@ -38,14 +39,15 @@ def compare(rehearsal: Rehearsal, lake: Lake, scratch: Path, discrepancies: Path
     """
     started = time.perf_counter()
     results: list[DatasetComparison] = []
+    values = Values(scratch / "values")
     for name in rehearsal.datasets:
         spec = rehearsal.manifest.dataset_by_name[name]
         target = None if discrepancies is None else discrepancies / f"{name.replace('/', '.')}.parquet"
         results.append(
             compare_dataset(
                 name,
-                _pairs(rehearsal, spec, lake),
-                spec.key,
+                _pairs(rehearsal, spec, lake, values),
+                VALUE_KEY if spec.is_value else spec.key,
                 spec.compare,
                 temp_dir=scratch,
                 discrepancies=target,
@@ -59,30 +61,37 @@ def compare(rehearsal: Rehearsal, lake: Lake, scratch: Path, discrepancies: Path
     )
 
 
-def _pairs(rehearsal: Rehearsal, spec: DatasetSpec, lake: Lake) -> list[Pair]:
+def _pairs(rehearsal: Rehearsal, spec: DatasetSpec, lake: Lake, values: Values) -> list[Pair]:
     candidate = {entry.partition: entry.candidate for entry in rehearsal.found if entry.dataset == spec.name}
     base = {
         partition: version
         for (dataset, partition), version in rehearsal.base_pointers.items()
         if dataset == spec.name
     }
-    return [
-        Pair(
-            partition=partition,
-            base=_side(rehearsal, base.get(partition), lake),
-            candidate=_side(rehearsal, candidate.get(partition, base.get(partition)), lake),
-        )
-        for partition in sorted({*base, *candidate})
-    ]
+    pairs = []
+    for partition in sorted({*base, *candidate}):
+        shown = base.get(partition), candidate.get(partition, base.get(partition))
+        one, other = (None if each is None else rehearsal.versions[each] for each in shown)
+        # Values that are equal are never read, so they need no file.
+        files = None if one and other and _is_equal(one, other) else values
+        pairs.append(Pair(partition, _side(one, lake, files), _side(other, lake, files)))
+    return pairs
 
 
-def _side(rehearsal: Rehearsal, version_id: str | None, lake: Lake) -> Side | None:
-    if version_id is None:
+def _is_equal(one: Version, other: Version) -> bool:
+    return one.stored.digest.proves_equal(other.stored.digest)
+
+
+def _side(version: Version | None, lake: Lake, values: Values | None) -> Side | None:
+    if version is None:
         return None
-    version = rehearsal.versions[version_id]
+    if version.stored.value is None:
+        path = str(lake.path(version.stored))
+    else:
+        path = str(values.path(version)) if values is not None else ""
     return Side(
         version=version.id,
-        path=str(lake.path(version.stored)),
+        path=path,
         digest=version.stored.digest,
         rows=version.stored.digest.rows,
     )

@@ -125,7 +125,7 @@ class _Surroundings:
 
     @property
     def are_spoilt(self) -> bool:
-        """Whether the newest attempt was broken off, or gave away where this process prints, or its rights."""
+        """Whether the newest attempt was broken off, or took away where this process prints, or rights."""
         try:
             place = os.fstat(self._printed)
             prints = all(os.path.samestat(os.fstat(each), place) for each in (1, 2))

@@ -28,8 +28,8 @@ _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"
 class Places(msgspec.Struct, frozen=True):
     """Where the state of a project lies that its tasks' processes have to do with.
 
-    ``state`` holds catalog, lake, releases and all else; walled-in code sees of it the lake, ``releases``
-    and its own temporary folder only. ``environments`` keeps virtual environments.
+    ``state`` holds catalog, lake, releases and all else; walled-in code sees of it the lake, ``releases``,
+    ``environments``, which keeps virtual environments, and its own temporary folder only.
     """
 
     state: Path
@@ -97,10 +97,11 @@ class Starter:
             return Sandbox()
         area = self._places.lake / home.area
         area.mkdir(parents=True, exist_ok=True)
+        self._places.environments.mkdir(parents=True, exist_ok=True)
         devices = (device for device in _DEVICES if Path(device).exists())
         return Sandbox(
             level=home.sandbox,
             writable=(str(temporary), str(area), *devices),
-            readable=(str(self._places.lake), str(self._places.releases)),
+            readable=(str(self._places.lake), str(self._places.releases), str(self._places.environments)),
             hidden=(str(self._places.state),),
         )

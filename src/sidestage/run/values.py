@@ -1,5 +1,6 @@
 """Values: partitions that are one small piece of JSON, kept in the catalog."""
 
+import math
 from typing import Any
 
 import msgspec
@@ -23,6 +24,11 @@ def to_stored(value: object) -> Stored:
             f"The task returned {type(value).__name__}, which is no value: {error}.",
             hint="Return text, numbers, lists and mappings of such; rows belong in a Dataset.",
         ) from error
+    if b"null" in text and not _is_finite(msgspec.to_builtins(value)):
+        raise OutputError(
+            "The task returned a number that is not finite, which is no value: JSON has none such.",
+            hint="Return None, or text, in its place.",
+        )
     if len(text) > MOST_BYTES:
         raise OutputError(
             f"The value is {len(text):,} bytes of JSON; a value may have {MOST_BYTES:,}.",
@@ -31,6 +37,18 @@ def to_stored(value: object) -> Stored:
     hashed = xxhash.xxh3_128_hexdigest(text)
     digest = Digest(algorithm=ALGORITHM, rows=1, content=hashed, columns=())
     return Stored(path="", bytes=len(text), checksum=hashed, schema=(), digest=digest, value=text.decode())
+
+
+def _is_finite(value: object) -> bool:
+    match value:
+        case float():
+            return math.isfinite(value)
+        case dict():
+            return all(map(_is_finite, value.values()))
+        case list() | tuple() | set() | frozenset():
+            return all(map(_is_finite, value))
+        case _:
+            return True
 
 
 def from_input(received: InputFiles, annotation: object) -> object:

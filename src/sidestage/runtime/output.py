@@ -58,7 +58,7 @@ class Output:
         self._is_over = False
         if self._before:
             early, self._before = bytes(self._before), bytearray()
-            self._take(early)
+            self._hear(early)
 
     def drain(self) -> bool:
         """Read what was printed, up to a bound; return False once nobody can print any more."""
@@ -73,12 +73,7 @@ class Output:
                 return False
             if not data:
                 return False
-            # A pipe holds no more than is read at once, and takes a short piece whole: a mark is never split.
-            own, mark, following = data.partition(self.mark)
-            self._take(own)
-            if mark:
-                self._is_over = self._log is not None
-                self._before += following
+            self._hear(data)
         return True
 
     def end(self) -> None:
@@ -102,11 +97,18 @@ class Output:
         """Return what was printed while nothing was being attempted."""
         return self._before.decode(errors="replace")
 
-    def _take(self, data: bytes) -> None:
+    def _hear(self, data: bytes) -> None:
         if self._log is None:
             self._before += data
             del self._before[:-_READ_BYTES]
             return
+        # A pipe holds no more than is read at once, and takes a short piece whole: a mark is never split.
+        own, mark, following = data.partition(self.mark)
+        self._take(own)
+        self._is_over = bool(mark)
+        self._before += following
+
+    def _take(self, data: bytes) -> None:
         if self._written < self._half:
             first, data = data[: self._half - self._written], data[self._half - self._written :]
             self._append(first)

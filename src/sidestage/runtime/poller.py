@@ -36,6 +36,8 @@ class Poller(Generic[H]):
     def watch(self, who: H) -> None:
         """Listen to somebody from now on."""
         for descriptor in who.descriptors():
+            if descriptor == self._bell:  # its owner closed it, and the number is another one's now
+                self.wake_by(None)
             self._selector.register(descriptor, selectors.EVENT_READ, who)
 
     def forget(self, who: H) -> None:

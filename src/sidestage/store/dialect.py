@@ -1,26 +1,24 @@
 """The few places where SQLite and PostgreSQL differ."""
 
-import os
-import sqlite3
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqlalchemy import URL, Connection, Double, Engine, Insert, Table, create_engine, event
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.pool import NullPool
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from sidestage.errors import ConfigurationError, StoreError
+from sidestage.clock import Uptime, host_uptime
+from sidestage.errors import ConfigurationError
+from sidestage.store import lease_clock
+from sidestage.store.faults import is_without_room
+from sidestage.store.sqlite_file import SqliteFile
 from sidestage.store.turn import FileLock, Turn
-
-BUSY_SECONDS = 30.0
-"""How long SQLite looks again for a lock held by somebody who does not take turns: a foreign program."""
 
 # A connection whose other end is gone without a word is noticed within half a minute, not after hours.
 _NOTICE_LOSS = {
@@ -38,7 +36,7 @@ _SCHEMA_LOCK = 0x51DE57A6E
 
 
 class DatabaseClock(FunctionElement[float]):
-    """Seconds since 1970 by the database's clock, with fractions."""
+    """Seconds by a clock of the database that whoever uses it goes by; only differences mean anything."""
 
     type = Double()
     inherit_cache = True
@@ -46,8 +44,7 @@ class DatabaseClock(FunctionElement[float]):
 
 @compiles(DatabaseClock, "sqlite")
 def _sqlite_clock(_element: DatabaseClock, _compiler: SQLCompiler, **_options: Any) -> str:
-    # unixepoch('subsec') would be shorter, but silently gives NULL before SQLite 3.42.
-    return "((julianday('now') - 2440587.5) * 86400.0)"
+    return f"{lease_clock.FUNCTION}()"
 
 
 @compiles(DatabaseClock, "postgresql")
@@ -91,6 +88,17 @@ class Engines(NamedTuple):
     turn: AbstractContextManager[object]
     """Held by whoever writes: SQLite lets one transaction write at a time."""
     locks: tuple[Turn | FileLock, ...] = ()
+    as_it_lies: Callable[[], AbstractContextManager[Connection]] | None = None
+    """The last way to read, where there is no room to do it in the usual one."""
+
+    def connect_reader(self) -> AbstractContextManager[Connection]:
+        """Return a connection for reading, which is used and closed before the next one is asked for."""
+        try:
+            return self.reader.connect()
+        except DBAPIError as error:
+            if self.as_it_lies is None or not is_without_room(error):
+                raise
+        return self.as_it_lies()
 
     def close(self) -> None:
         """Close all connections that are not in use, then the locks that closing them needs."""
@@ -100,25 +108,15 @@ class Engines(NamedTuple):
             lock.close()
 
 
-def engines(url: URL) -> Engines:
+def engines(url: URL, uptime: Uptime | None = None) -> Engines:
     """Return the ways to the database at ``url``; PostgreSQL needs only one for reading and writing.
 
-    Raises StoreError if the place cannot hold a store, ConfigurationError for an unknown database.
+    SQLite's leases run by ``uptime``, by default the host's. Raises StoreError if the place cannot hold a
+    store, ConfigurationError for an unknown database.
     """
     match url.get_backend_name():
         case "sqlite":
-            path = _sqlite_path(url)
-            # As SQLite names its own neighbours: whatever links lead here, they are the same.
-            place = str(Path(path).resolve())
-            turn, door = Turn(place), FileLock(f"{place}-door")
-            _create_file(path, door)
-            writer = create_engine(url, pool_size=1, max_overflow=0, execution_options=_COUNTED)
-            event.listen(writer, "do_connect", partial(_open_writer, path, door))
-            event.listen(writer, "begin", _begin_immediate)
-            reader = create_engine(url, pool_size=4, max_overflow=-1)
-            event.listen(reader, "do_connect", partial(_open_reader, path, door))
-            event.listen(reader, "begin", _begin_deferred)
-            return Engines(writer, reader, turn, (turn, door))
+            return _sqlite_engines(url, uptime or host_uptime())
         case "postgresql":
             engine = create_engine(
                 _with_psycopg(url),
@@ -131,6 +129,30 @@ def engines(url: URL) -> Engines:
             raise ConfigurationError(
                 f"A store cannot be kept in {other!r}.", hint="Use sqlite:///path or postgresql://host/name."
             )
+
+
+def _sqlite_engines(url: URL, uptime: Uptime) -> Engines:
+    file = SqliteFile.at(url, uptime)
+    file.create()
+    turn = Turn(file.place)
+    writer = create_engine(url, pool_size=1, max_overflow=0, execution_options=_COUNTED)
+    event.listen(writer, "do_connect", lambda *_sqlalchemy: file.open_writer())
+    event.listen(writer, "begin", _begin_immediate)
+    reader = create_engine(url, pool_size=4, max_overflow=-1)
+    event.listen(reader, "do_connect", lambda *_sqlalchemy: file.open_reader())
+    event.listen(reader, "begin", _begin_deferred)
+    return Engines(writer, reader, turn, (turn, file.door), partial(_as_it_lies, file))
+
+
+@contextmanager
+def _as_it_lies(file: SqliteFile) -> Iterator[Connection]:
+    with file.as_it_lies() as raw:
+        engine = create_engine(
+            "sqlite://", creator=lambda: raw, poolclass=NullPool, execution_options={"as_it_lies": True}
+        )
+        event.listen(engine, "begin", _begin_deferred)
+        with engine.connect() as connection:
+            yield connection
 
 
 def listening_engine(url: URL) -> Engine:
@@ -147,6 +169,8 @@ def _arguments(url: URL) -> dict[str, int]:
 def is_ready(connection: Connection) -> bool:
     """Whether the database is in the mode it is used in; a copy of a file may have lost it."""
     if connection.dialect.name != "sqlite":
+        return True
+    if connection.get_execution_options().get("as_it_lies"):
         return True
     return bool(connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal")
 
@@ -181,133 +205,6 @@ def _with_psycopg(url: URL) -> URL:
             "The driver for PostgreSQL is not installed.", hint="pip install 'sidestage[postgres]'"
         ) from error
     return url.set(drivername="postgresql+psycopg")
-
-
-def _sqlite_path(url: URL) -> str:
-    path = url.database
-    if not path or path == ":memory:" or path.startswith("file:"):
-        raise ConfigurationError(
-            f"{url} names no file.", hint="A store must outlive the process: use sqlite:///path/of/file."
-        )
-    folder = Path(path).absolute().parent
-    if not folder.is_dir():
-        raise StoreError(
-            f"The store cannot be opened: there is no directory {folder}.", hint="Create it first."
-        )
-    if Path(path).is_dir():
-        raise StoreError(f"The store cannot be opened: {path} is a directory.", hint="Name a file.")
-    return str(Path(path).absolute())
-
-
-class _Sqlite(sqlite3.Connection):
-    """A connection that is closed when nobody else is opening or closing one.
-
-    Whoever closes the last one copies the log back into the file, and locks out all who would open it.
-    """
-
-    door: AbstractContextManager[object] = nullcontext()
-    synchronous = ""
-    """The level that was set last."""
-
-    def close(self) -> None:
-        """Close the connection."""
-        with self.door:
-            super().close()
-
-
-def _create_file(path: str, door: FileLock) -> None:
-    """Create the file durably, and let it use a log from its first page on, if there is none or it is empty.
-
-    What is in the file is synced by SQLite, its name only by this. It is never opened but by SQLite: whoever
-    closes a file loses all the locks that his process has on it.
-    """
-    try:
-        with door:
-            if Path(path).exists() and Path(path).stat().st_size > 0:
-                return
-            connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
-            try:
-                _enter_wal(connection)
-            finally:
-                connection.close()
-            if hasattr(os, "O_DIRECTORY"):
-                _sync_folder(Path(path).absolute().parent)
-    except (OSError, sqlite3.Error) as error:
-        raise StoreError(
-            f"The store {path} cannot be opened: {getattr(error, 'strerror', None) or error}.",
-            hint="Check who owns the file and its directory, and whether the disk is full or read-only.",
-        ) from error
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _open_writer(path: str, door: FileLock, *_sqlalchemy: object) -> sqlite3.Connection:
-    with door:
-        connection = _connected(path, door)
-        try:
-            _prepare_writer(connection)
-        except BaseException:
-            sqlite3.Connection.close(connection)  # with the door in our hand
-            raise
-    return connection
-
-
-def _open_reader(path: str, door: FileLock, *_sqlalchemy: object) -> sqlite3.Connection:
-    with door:
-        connection = _connected(path, door)
-        try:
-            connection.execute("PRAGMA query_only = ON")
-            # Here, while nobody is at the door, it finds the log and mends what a crash left.
-            connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchall()
-        except BaseException:
-            sqlite3.Connection.close(connection)
-            raise
-    return connection
-
-
-def _connected(path: str, door: FileLock) -> _Sqlite:
-    # The driver would begin transactions by itself: too late, and without asking for the write lock.
-    connection = sqlite3.connect(
-        path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=_Sqlite
-    )
-    connection.door = door
-    return connection
-
-
-def _prepare_writer(connection: sqlite3.Connection) -> None:
-    mode = _enter_wal(connection)
-    if mode != "wal":
-        raise StoreError(
-            f"The store is not safe where it lies: SQLite offers journal mode {mode!r} there, not WAL.",
-            hint="Network file systems cannot; use a local disk, or PostgreSQL.",
-        )
-    for pragma in (
-        "synchronous = FULL",
-        # On macOS only this makes the disk itself write; elsewhere it changes nothing.
-        "fullfsync = ON",
-        "checkpoint_fullfsync = ON",
-        "foreign_keys = ON",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
-
-
-def _enter_wal(connection: sqlite3.Connection) -> str:
-    """Switch the file to WAL; SQLite does not wait by itself for those who are reading without it."""
-    pause, tries = 0.01, int(BUSY_SECONDS / 0.01)
-    while True:
-        try:
-            return str(connection.execute("PRAGMA journal_mode = WAL").fetchone()[0])
-        except sqlite3.OperationalError as error:
-            tries -= 1
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or tries <= 0:
-                raise
-            time.sleep(pause)
 
 
 def _begin_immediate(connection: Connection) -> None:

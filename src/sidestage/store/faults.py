@@ -11,6 +11,13 @@ from sidestage.errors import StoreError
 _SQLITE = (
     ("SQLITE_FULL", "its disk is full", "Free some space and try again; what was recorded is safe.", True),
     (
+        # It makes room for the index of its log before anything else.
+        "SQLITE_IOERR_SHMSIZE",
+        "its disk is full",
+        "Free some space and try again; what was recorded is safe.",
+        True,
+    ),
+    (
         "SQLITE_IOERR",
         "reading or writing its file failed",
         "Check the disk: its space, cable and log.",
@@ -102,6 +109,12 @@ def is_lost_connection(error: BaseException | None) -> bool:
         return True
     cause = error.orig
     return not _sqlstate(error) and "connect" in str(cause) and not _is_refusal(cause)
+
+
+def is_without_room(error: BaseException | None) -> bool:
+    """Whether SQLite found no room for what it needs beside its file even to read."""
+    cause = getattr(error, "orig", None)
+    return getattr(cause, "sqlite_errorname", "") == "SQLITE_IOERR_SHMSIZE"
 
 
 def is_lock_timeout(error: BaseException | None) -> bool:

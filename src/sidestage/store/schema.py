@@ -18,7 +18,7 @@ import msgspec
 from sqlalchemy import Column, Connection, MetaData, Table, Text, inspect, select
 
 from sidestage.errors import SchemaMismatch, StoreError
-from sidestage.store import tables
+from sidestage.store import lease_clock, tables
 from sidestage.store.ambiguous import TOKENS
 from sidestage.store.dialect import Engines, exclusive_schema, is_ready
 
@@ -71,7 +71,7 @@ def bring_up(engines: Engines, place: str, schema: Schema) -> None:
     Raises SchemaMismatch for a store of a newer release, StoreError for a database that belongs to something
     else.
     """
-    with engines.reader.connect() as connection:
+    with engines.connect_reader() as connection:
         if _is_up(connection, place, schema):
             return
     with engines.turn, engines.writer.connect() as connection, exclusive_schema(connection):
@@ -129,7 +129,7 @@ def _revision(connection: Connection, place: str, schema: Schema) -> _Revision |
     """Return where the schema is, or None if the database is empty."""
     inspector = inspect(connection)
     if not inspector.has_table(VERSION_TABLE):
-        others = inspector.get_table_names()
+        others = [name for name in inspector.get_table_names() if name != lease_clock.TABLE]
         if not others:
             return None
         raise StoreError(

@@ -7,6 +7,7 @@ from typing import TypeVar
 from sqlalchemy import Connection, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 
+from sidestage.clock import Uptime
 from sidestage.errors import ConfigurationError, StoreError
 from sidestage.store.ambiguous import PATIENCE_SECONDS, Patience, Token, leave_token, took_effect
 from sidestage.store.contract import Wakeups
@@ -28,11 +29,20 @@ class Database:
     """Transactions on one database, with its schema up to date.
 
     Usable from several threads; a forked child must open its own. ``patience`` is how many seconds a
-    transaction waits for a server that cannot be reached any more; opening does not wait. Raises StoreError,
-    SchemaMismatch or ConfigurationError if it cannot be opened.
+    transaction waits for a server that cannot be reached any more; opening does not wait. On SQLite leases
+    run by ``uptime``, by default the host's.
+
+    Raises StoreError, SchemaMismatch or ConfigurationError if it cannot be opened.
     """
 
-    def __init__(self, url: str, schema: Schema = CURRENT, *, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        url: str,
+        schema: Schema = CURRENT,
+        *,
+        patience: float = PATIENCE_SECONDS,
+        uptime: Uptime | None = None,
+    ) -> None:
         try:
             self._url = make_url(url)
         except ArgumentError as error:
@@ -43,7 +53,7 @@ class Database:
         self._process = os.getpid()
         self._schema = schema
         self._patience = patience
-        self._engines = engines(self._url)
+        self._engines = engines(self._url, uptime)
         self._lazy_writer = self._engines.writer.execution_options(lazily=True)
         try:
             self._unless_raced(lambda: bring_up(self._engines, self.place, schema))
@@ -59,7 +69,7 @@ class Database:
         self._refuse_fork()
 
         def once(_patience: Patience) -> T:
-            with self._engines.reader.connect() as connection:
+            with self._engines.connect_reader() as connection:
                 return work(connection)
 
         with explained(self.place):

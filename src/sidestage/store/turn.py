@@ -55,6 +55,11 @@ class FileLock:
         finally:
             self._threads.release()
 
+    @property
+    def is_for_all(self) -> bool:
+        """Whether the lock, while it is held, keeps out other processes too."""
+        return self._descriptor is not None
+
     def close(self) -> None:
         """Close the file, unless the lock is held. It can still be taken; the file is opened again then."""
         if self._threads.acquire(blocking=False):
