@@ -19,9 +19,10 @@ from sidestage.project.neighbours import Neighbours
 from sidestage.project.patience import WaitAlarm
 from sidestage.project.workshop import home_of, new_dispatcher
 from sidestage.run.active import ActiveRun
+from sidestage.run.assignment import Assignment, Audience
 from sidestage.run.crew import Crew
 from sidestage.run.crews import Home
-from sidestage.run.dispatcher import Audience, Dispatcher, Terms
+from sidestage.run.dispatcher import Dispatcher
 from sidestage.run.summary import RunSummary, Tally
 from sidestage.runtime.alone import Occupied, alone
 from sidestage.runtime.lifeline import is_dead, this_process
@@ -110,7 +111,9 @@ class Execution(msgspec.Struct, frozen=True):
             self.layout,
             crew,
             self.clock,
-            terms=Terms(self._worker(), lease=self.file.run.lease, pools=self.file.pool_list, only=run_id),
+            assignment=Assignment(
+                self._worker(), lease=self.file.run.lease, pools=self.file.pool_list, only=run_id
+            ),
             open_run=lambda _: active,
             audience=Audience(self.listener, tally),
         )

@@ -24,9 +24,10 @@ from sidestage.project.workshop import candidate_home, home_of, new_dispatcher, 
 from sidestage.project.worlds import PRODUCTION
 from sidestage.release.code import find_laid_out, lay_out
 from sidestage.run.active import ActiveRun
+from sidestage.run.assignment import Assignment, Audience
 from sidestage.run.crew import Crew
 from sidestage.run.crews import Home
-from sidestage.run.dispatcher import Audience, Dispatcher, Terms
+from sidestage.run.dispatcher import Dispatcher
 from sidestage.run.summary import Tally
 from sidestage.runtime.lifeline import this_process
 from sidestage.store.contract import Store
@@ -74,7 +75,7 @@ class Working(msgspec.Struct, frozen=True):
                 self.layout,
                 crew,
                 self.clock,
-                terms=Terms(
+                assignment=Assignment(
                     self._worker(),
                     lease=self.file.run.lease,
                     queues=self.queues or None,

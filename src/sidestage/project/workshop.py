@@ -17,9 +17,10 @@ from sidestage.pipeline.manifest import Manifest
 from sidestage.pipeline.projectfile import ProjectFile
 from sidestage.project.layout import Layout
 from sidestage.run.active import OpenRun
+from sidestage.run.assignment import Assignment, Audience, Chance
 from sidestage.run.crew import Crew, worker_environment
 from sidestage.run.crews import Home
-from sidestage.run.dispatcher import Audience, Chance, Dispatcher, Terms
+from sidestage.run.dispatcher import Dispatcher
 from sidestage.run.hand import Patience
 from sidestage.run.starter import Places, Starter
 from sidestage.runtime.orphans import end_orphans
@@ -96,7 +97,7 @@ def new_dispatcher(
     crew: Crew,
     clock: Clock,
     *,
-    terms: Terms,
+    assignment: Assignment,
     open_run: OpenRun,
     audience: Audience,
 ) -> Dispatcher:
@@ -106,4 +107,4 @@ def new_dispatcher(
         return new_version_id(int(clock.now().timestamp() * 1000), os.urandom(6))
 
     chance = Chance(version_id, random.random)
-    return Dispatcher(store, Lake(layout.lake), crew, clock, terms, open_run, audience, chance)
+    return Dispatcher(store, Lake(layout.lake), crew, clock, assignment, open_run, audience, chance)

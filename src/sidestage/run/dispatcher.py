@@ -6,9 +6,8 @@ very same code runs in production and in the deterministic simulation.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection
 from datetime import datetime
-from typing import NamedTuple
 
 import msgspec
 
@@ -17,16 +16,13 @@ from sidestage.data.dataset import RESERVED
 from sidestage.data.lake import Lake
 from sidestage.data.version import Stored
 from sidestage.errors import SidestageError
-from sidestage.events import Listener, StepFailed, StepPublished, StepReused, StepStarted
-from sidestage.policy.pool import Pool
+from sidestage.events import StepFailed, StepPublished, StepReused, StepStarted
 from sidestage.run.active import ActiveRun, OpenRun, Prepared
+from sidestage.run.assignment import Assignment, Audience, Chance, Done
 from sidestage.run.crews import Answered, CodeLost, Crews, Found, WorkerDied
 from sidestage.run.messages import Written
 from sidestage.store.contract import Store
-from sidestage.store.records import Claim, Failure, Outcome, Publication, Reuse, Settled, Worker
-
-LEASE_SECONDS = 2.5
-"""How long a worker may be silent before others take over what it runs."""
+from sidestage.store.records import Claim, Failure, Outcome, Publication, Reuse, Settled
 
 _BEATS_PER_LEASE = 5
 _LISTEN_SECONDS = 0.05
@@ -40,38 +36,6 @@ _AFTER_DUE_SECONDS = 0.001
 _LONG_AGO = 1e9
 
 
-class Terms(msgspec.Struct, frozen=True):
-    """Who a worker is and what it takes on: queues, pools, one run only or any; its lease in seconds."""
-
-    worker: Worker
-    lease: float = LEASE_SECONDS
-    queues: tuple[str, ...] | None = None
-    pools: tuple[Pool, ...] = ()
-    only: int | None = None
-
-
-class Done(msgspec.Struct, frozen=True):
-    """What became of one step, as the worker that ran it tells it."""
-
-    outcome: Outcome
-    result: Settled
-    user_seconds: float
-
-
-class Audience(NamedTuple):
-    """Who hears what happens: all events, and what became of every step."""
-
-    listener: Listener
-    tell: Callable[[Done], None]
-
-
-class Chance(NamedTuple):
-    """What must not repeat itself: ids of versions to be made, and numbers in [0, 1) that spread retries."""
-
-    version_id: Callable[[], str]
-    jitter: Callable[[], float]
-
-
 class Dispatcher:
     """Executes steps of open runs until told otherwise. ``open_run`` takes up a run by its id."""
 
@@ -81,7 +45,7 @@ class Dispatcher:
         lake: Lake,
         crews: Crews,
         clock: Clock,
-        terms: Terms,
+        assignment: Assignment,
         open_run: OpenRun,
         audience: Audience,
         chance: Chance,
@@ -90,8 +54,8 @@ class Dispatcher:
         self._lake = lake
         self._crews = crews
         self._clock = clock
-        self._worker = terms.worker
-        self._terms = terms
+        self._worker = assignment.worker
+        self._assignment = assignment
         self._open_run = open_run
         self._listener, self._tell = audience
         self._chance = chance
@@ -168,9 +132,9 @@ class Dispatcher:
         wants_more = not self._draining and self._crews.free > 0
         if wants_more and self._may_be_ready and self._runs:
             return 0.0
-        if self._terms.only is not None and not self.is_open(self._terms.only):
+        if self._assignment.only is not None and not self.is_open(self._assignment.only):
             return 0.0
-        until_beat = self._beat_at + self._terms.lease / _BEATS_PER_LEASE - now
+        until_beat = self._beat_at + self._assignment.lease / _BEATS_PER_LEASE - now
         patience = min(wait, until_beat, self._looked_at + _LOOK_SECONDS - now)
         if self._alarm is None or self._heard or self._opening:
             patience = min(patience, _LISTEN_SECONDS)
@@ -192,9 +156,9 @@ class Dispatcher:
     def _beat(self) -> None:
         """Keep the leases, before anything else: what nobody took over in the meantime is still ours."""
         now = self._clock.monotonic()
-        if now - self._beat_at < self._terms.lease / _BEATS_PER_LEASE:
+        if now - self._beat_at < self._assignment.lease / _BEATS_PER_LEASE:
             return
-        beat = self._store.beat(self._worker, lease=self._terms.lease, now=self._clock.now())
+        beat = self._store.beat(self._worker, lease=self._assignment.lease, now=self._clock.now())
         self._beat_at = now
         if beat.draining and not self._draining:
             self.drain()
@@ -233,7 +197,7 @@ class Dispatcher:
         there = {
             run.id
             for run in self._store.open_runs()
-            if self._terms.only in (None, run.id) and run.pipeline != RESERVED
+            if self._assignment.only in (None, run.id) and run.pipeline != RESERVED
         }
         for run in [*self._runs.keys() - there, *self._opening - there]:
             self._let_go(run)
@@ -271,15 +235,15 @@ class Dispatcher:
         if self._draining or not self._may_be_ready or free <= 0 or not self._runs:
             return []
         now = self._clock.now()
-        terms = self._terms
+        assignment = self._assignment
         claims = self._store.claim(
             self._worker.name,
             free,
-            lease=terms.lease,
+            lease=assignment.lease,
             now=now,
             runs=self._runs.keys(),
-            queues=terms.queues,
-            pools=terms.pools,
+            queues=assignment.queues,
+            pools=assignment.pools,
         )
         self._may_be_ready = len(claims) == free
         by_run: defaultdict[int, list[Claim]] = defaultdict(list)

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from sidestage.run.dispatcher import Done
+from sidestage.run.assignment import Done
 from sidestage.store.records import Publication, Reuse, RunState
 
 

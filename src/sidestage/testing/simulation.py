@@ -15,8 +15,8 @@ import msgspec
 from sidestage.errors import StoreError
 from sidestage.events import Event, StepPublished
 from sidestage.run.active import ActiveRun
+from sidestage.run.assignment import Assignment, Done
 from sidestage.run.crews import Home
-from sidestage.run.dispatcher import Done, Terms
 from sidestage.store.records import Environment, NewRun, Worker
 from sidestage.testing.chaos import Chaos, Fault, Rates
 from sidestage.testing.faulty_store import FaultyStore, Line
@@ -76,7 +76,7 @@ class Simulation:
         lease = chaos.pick(_LEASES)
         self.world = World(chaos, lease, tell)
         self.lake = VirtualLake()
-        self.terms = Terms(_NOBODY, lease=lease, pools=POOLS)
+        self.assignment = Assignment(_NOBODY, lease=lease, pools=POOLS)
         self.slots = 1 + int(chaos.chance() * 3)
         self._seed = seed
         self._chaos = chaos

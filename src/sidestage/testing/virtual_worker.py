@@ -9,7 +9,8 @@ import msgspec
 from sidestage.errors import StoreError
 from sidestage.events import Event
 from sidestage.run.active import OpenRun
-from sidestage.run.dispatcher import Audience, Chance, Dispatcher, Done, Terms
+from sidestage.run.assignment import Assignment, Audience, Chance, Done
+from sidestage.run.dispatcher import Dispatcher
 from sidestage.store.records import Worker
 from sidestage.testing.faulty_store import Crashed, FaultyStore, Line
 from sidestage.testing.virtual_crews import VirtualCrews, VirtualLake
@@ -29,7 +30,7 @@ class Site(Protocol):
 
     world: World
     lake: VirtualLake
-    terms: Terms
+    assignment: Assignment
     slots: int
 
     def connect(self, who: str) -> tuple[FaultyStore, Line]:
@@ -143,7 +144,7 @@ class VirtualWorker:
         store, self._line = site.connect(self._alias)
         self._crews = VirtualCrews(
             site.slots,
-            site.terms.lease,
+            site.assignment.lease,
             chaos=world.chaos,
             lake=site.lake,
             now=world.now,
@@ -158,7 +159,7 @@ class VirtualWorker:
             site.lake,
             self._crews,
             self._clock,
-            msgspec.structs.replace(site.terms, worker=who),
+            msgspec.structs.replace(site.assignment, worker=who),
             self._open_run,
             Audience(site.hear, site.hear_of),
             Chance(site.fresh_id, world.chaos.chance),
