@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -282,9 +283,8 @@ def test_the_reference_lists_every_command_argument_and_option_and_no_other():
 
 def usage(name: str, command: click.Command) -> str:
     arguments = [one for one in command.params if isinstance(one, click.Argument)]
-    shown = [
-        (one.name or "").upper() if one.required else f"[{(one.name or '').upper()}]" for one in arguments
-    ]
+    names = [one.metavar or (one.name or "").upper() for one in arguments]
+    shown = [name if one.required else f"[{name}]" for one, name in zip(arguments, names, strict=True)]
     return " ".join([name, *shown])
 
 
@@ -306,8 +306,9 @@ def test_the_reference_lists_every_exit_status():
 
 def test_the_reference_lists_every_setting():
     text = (REPOSITORY / "docs" / "reference" / "configuration.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"^\| `((?:project|run|state)\.\w+)` \|", text, re.MULTILINE))
+    listed = set(re.findall(r"^\| `((?:project|run|stage|state|pools\.NAME)\.\w+)` \|", text, re.MULTILINE))
     sections = {field.name: field.type for field in msgspec.structs.fields(ProjectFile)}
+    _, sections["pools.NAME"] = typing.get_args(sections.pop("pools"))
     assert listed == {
         f"{section}.{field.name}"
         for section, kind in sections.items()

@@ -78,6 +78,7 @@ def test_a_cancelled_run_is_gone_within_two_seconds_and_can_be_taken_up_again(cr
     assert len(crowd.published(run)) == 6
 
 
+@pytest.mark.parametrize("crowd", ["sqlite"], indirect=True)
 def test_an_attended_run_says_that_it_was_cancelled(crowd):
     crowd.script(COOPERATIVE)
     process = crowd.start(*RUN[:-1], "--workers", "1")
@@ -96,6 +97,7 @@ def test_an_attended_run_says_that_it_was_cancelled(crowd):
     assert crowd("cancel", "1").out == "Run 1 of small had ended already: done.\n"
 
 
+@pytest.mark.parametrize("crowd", ["sqlite"], indirect=True)
 def test_a_cancelled_run_does_not_disturb_others_of_the_same_worker(crowd):
     crowd.script(
         "if step.startswith('draw'):\n    try:\n        time.sleep(300)\n    finally:\n        note('tidied', step)\n"
@@ -159,13 +161,14 @@ def test_a_second_signal_stops_a_worker_at_once_and_gives_back_what_it_ran(crowd
     assert most_at_once([each for each in crowd.notes() if each.what in ("begin", "end")][2:]) <= 2
 
 
+@pytest.mark.parametrize("crowd", ["sqlite"], indirect=True)
 def test_a_run_that_is_attended_to_can_be_drained_too(crowd):
     crowd.script(WAIT_FOR.format(what="ok"))
     process = crowd.start(*RUN, "--workers", "2")
     until(lambda: len(crowd.notes("begin")) == 2, "two steps run")
     crowd("drain", str(crowd.name(process)))
-    until(lambda: any(each.draining for each in crowd.store.workers()), "it drains")
-    time.sleep(0.6)  # a heartbeat, by which it hears of it
+    told_at = crowd.store.workers()[0].seen_at
+    until(lambda: crowd.store.workers()[0].seen_at > told_at, "its heart beats, by which it hears of it")
     crowd.touch("ok")
     result = ended(process)
     assert result.code == 4

@@ -16,6 +16,7 @@ from sidestage.runtime.orphans import (
     VARIABLE,
     descendants,
     end_descendants,
+    end_group,
     end_orphans,
     family,
     mark,
@@ -317,3 +318,13 @@ def test_a_subreaper_adopts_strays(session, asked):
         check=True,
     )
     assert ended.stdout == f"{asked}\n"
+
+
+def test_a_group_is_ended_wherever_it_went_and_no_other(start, session):
+    mine = start(mark({**os.environ, MARK: session}, this_process(), "a group"))
+    stray = start(mark({**os.environ, MARK: session}, "elsewhere:1:1", "a group"))
+    theirs = start(mark({**os.environ, MARK: session}, this_process(), "another group"))
+    unnamed = start(mark({**os.environ, MARK: session}, this_process()))
+    assert set(end_group("a group")) == {mine.pid, stray.pid}
+    assert end_group("a group") == ()
+    assert marked(session) == {theirs.pid, unnamed.pid}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from sidestage.data.dataset import RESERVED
 from sidestage.data.lake import Lake
 from sidestage.runtime.lifeline import scratch_is_dead
 from sidestage.store.contract import Store
@@ -75,7 +76,19 @@ def collect_garbage(store: Store, lake: Lake, garbage: Cleanup, now: datetime) -
             lake.remove(version.stored.path)
     for orphan in garbage.orphans:
         lake.remove(orphan)
+    _remove_empty_areas(store, lake)
     return msgspec.structs.replace(garbage, versions=tuple(sorted(gone)))
+
+
+def _remove_empty_areas(store: Store, lake: Lake) -> None:
+    """Remove the folders of walled-in runs of which nothing is left, unless they are being executed."""
+    executed = {f"run-{run.id}" for run in store.open_runs()}
+    for area in (lake.root / RESERVED).glob("run-*"):
+        if area.name not in executed:
+            folders = sorted(path for path in area.rglob("*") if path.is_dir())
+            for folder in (*reversed(folders), area):
+                with contextlib.suppress(OSError):  # it is not empty
+                    folder.rmdir()
 
 
 def clear_scratch(scratch: Path) -> int:

@@ -1,11 +1,10 @@
 """The worker process: loads one release of the code, then runs one attempt after another.
 
 It holds no catalog: all it can do is write files aside; what becomes visible is decided by the process that
-started it. Started as ``python -m sidestage.run.child PARENT_PID TEMPORARY DESCRIPTOR``.
+started it. Started as ``python -u -m sidestage.run.child PARENT_PID TEMPORARY DESCRIPTOR``.
 """
 
 import contextlib
-import io
 import os
 import resource
 import signal
@@ -56,9 +55,6 @@ def main(arguments: list[str]) -> int:
     bell = _Bell()
     become_subreaper()
     printed = os.dup(sys.stdout.fileno())  # a task may put something else in its place
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # so that nothing is lost, however the process ends
-            stream.reconfigure(line_buffering=True)
     tempfile.tempdir = os.environ["TMPDIR"] = temporary
     channel = adopt(int(descriptor))
     # A copy of this process that a task forks has no business with the parent.
@@ -79,6 +75,7 @@ def main(arguments: list[str]) -> int:
     _send(channel, answer)
     bench = Workbench(Path(first.lake), first.area, Path(temporary), SystemClock(), faults)
     with contextlib.closing(bench):
+        bench.get_ready(rows=any(not task.writes.is_value for _, task in graph.order))
         _serve(channel, graph, bench, _Surroundings(Path(temporary), bell, printed, first.mark.encode()))
     return 0
 
@@ -147,9 +144,6 @@ class _Surroundings:
             empty(self._temporary)
             os.chdir(self._folder)
             self._bell.listen()
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                sys.stdout.flush()  # what did not end a line
-                sys.stderr.flush()
             with contextlib.suppress(OSError):
                 os.write(self._printed, self._mark)
 

@@ -84,7 +84,8 @@ class Starter:
         )
 
     def _command(self, home: Home, sandbox: Sandbox, temporary: Path) -> list[str]:
-        arguments = ["-m", "sidestage.run.child", str(sandbox.parent()), str(temporary)]
+        # Unbuffered, so that nothing that is printed is lost, however the process ends.
+        arguments = ["-u", "-m", "sidestage.run.child", str(sandbox.parent()), str(temporary)]
         if not home.runtime.startswith(VENV):
             return sandbox.command([sys.executable, *arguments])
         # A stepping stone makes the environment, which may take minutes, and becomes the process itself.

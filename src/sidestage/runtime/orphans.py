@@ -108,7 +108,9 @@ def end_group(group: str) -> tuple[int, ...]:
 
     For what a worker started that is gone itself, also what left its session.
     """
-    return _end(lambda known: _held_group(group, known)) if sys.platform == "linux" else ()
+    if sys.platform != "linux" or not group:
+        return ()
+    return _end(lambda known: _held_group(group, known))
 
 
 Held = tuple[int, int]
