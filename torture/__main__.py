@@ -28,6 +28,8 @@ FAMILIES: dict[str, tuple[Family, int, int]] = {
     "pause": (pauses.run, 60, 5),
 }
 SEED = 20260101
+REQUIRE = "SIDESTAGE_REQUIRE_TOOLS"
+"""Environment variable that makes a tool that is not installed a failure (1): for CI, which installs them."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -73,6 +75,8 @@ def _timed(name: str, family: Family, count: int, seed: int, folder: Path) -> Ro
         row = Row(name)
         row.findings.stuck.append(f"the campaign itself failed: {traceback.format_exc()}")
     row.seconds = time.monotonic() - started
+    if row.missing and os.environ.get(REQUIRE) == "1":
+        row.findings.stuck.append(f"tools are required here, but it {row.missing}")
     return row
 
 
@@ -80,7 +84,6 @@ def _tell(row: Row) -> None:
     """Print what a row has no room for; what was skipped is said aloud."""
     if row.skipped:
         print(f"\n{row.family} WAS SKIPPED: {row.skipped}")
-        return
     kinds = ", ".join(f"{count} x {kind}" for kind, count in sorted(row.injected.items()))
     print(f"\n{row.family}: {kinds}; {len(row.recovery)} recoveries measured; {row.seconds:.0f} s")
     for note in row.notes:

@@ -1,16 +1,19 @@
 """Wall clocks that jump two hours, forwards or backwards, under a run that lives. Needs libfaketime.
 
 Leases must not move: no step is taken from who runs it, none is run twice, and no retry waits for two hours.
+The control is a Sidestage whose leases run by the wall clock.
 """
 
 import random
 import shutil
+import tempfile
 from collections import Counter
 from pathlib import Path
 
-from torture.oracle import Judge, judge_rest, published
+from torture.oracle import Judge, clean, judge_rest, published
 from torture.report import Row
 from torture.rig import Rig, Running
+from torture.weakened import WITHOUT
 
 LIBRARY = "libfaketime.so.1"
 PLACES = ("/usr/lib/*/faketime", "/usr/lib/faketime", "/usr/local/lib/faketime", "/usr/lib64/faketime")
@@ -57,7 +60,7 @@ def run(jumps: int, seed: int, folder: Path) -> Row:
     row, chance = Row("clock"), random.Random(f"clock {seed}")
     found = library()
     if found is None:
-        row.skipped = "needs libfaketime (Debian: apt-get install faketime)"
+        row.skipped = row.missing = "needs libfaketime (Debian: apt-get install faketime)"
         return row
     for number in range(jumps):
         home = folder / f"clock{number}"
@@ -68,7 +71,21 @@ def run(jumps: int, seed: int, folder: Path) -> Row:
         finally:
             rig.end_all(seconds=0.0)
             shutil.rmtree(home)
+    _control(row, folder, found)
     return row
+
+
+def _control(row: Row, folder: Path, found: Path) -> None:
+    """Let the clock jump under a run that goes by it: it must be found to lose its own leases."""
+    scratch = Row("control")
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        rig, clock = _rig(Path(place), found)
+        rig.environment[WITHOUT] = "uptime"
+        try:
+            _jump(scratch, rig, clock, "+7200", 1)
+        finally:
+            rig.end_all(seconds=0.0)
+    row.judge_control("leases by the wall clock", scratch.findings.twice)
 
 
 def _rig(home: Path, found: Path) -> tuple[Rig, Path]:
@@ -102,8 +119,8 @@ def _jump(row: Row, rig: Rig, clock: Path, jump: str, after: int) -> None:
         row.findings.stuck.append(f"{jump}: the next command ended with {status}: {error}")
         row.manual += 1
     row.acknowledged += len(running.acknowledged()) + len(again.acknowledged())
-    rig("clean", "--yes", "--grace", "0", "--keep-days", "0")
     with rig.store() as store:
+        clean(store, rig.lake)
         said = [*running.acknowledged(), *again.acknowledged()]
         row.findings.add(Judge(rig.lake).judge(store, said, all_files=True))
         row.findings.add(judge_rest(store, rig.lake))

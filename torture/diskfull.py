@@ -15,7 +15,7 @@ from sidestage.data.lake import Lake
 from sidestage.observe.sql import open_published
 from sidestage.store.sql import open_store
 from torture.mounts import small_disk, why_not
-from torture.oracle import PRODUCTION, Judge, judge_rest, published
+from torture.oracle import PRODUCTION, Judge, clean, judge_rest, published
 from torture.publisher import Assignment, Publisher
 from torture.report import Row
 from torture.rig import LIMIT_SECONDS, Rig
@@ -117,8 +117,8 @@ class Bench:
 
     def finish(self) -> None:
         """Clean, and judge what is left."""
-        self._rig("clean", "--yes", "--grace", "0", "--keep-days", "0")
         with self._rig.store() as store:
+            clean(store, self._rig.lake)
             self._row.findings.add(self._judge.judge(store, (), all_files=True))
             self._row.findings.add(judge_rest(store, self._rig.lake))
 

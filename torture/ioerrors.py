@@ -36,7 +36,7 @@ _SYNCED = re.compile(r"^\d+ +f(?:data)?sync\(\d+<[^>]*catalog\.db(?:-wal)?>\) +=
 def run(errors: int, seed: int, folder: Path) -> Row:
     """Inject so many errors, each kind at random calls; then again with errors of syncs overlooked."""
     row = Row("io errors")
-    row.skipped = tracing.why_not()
+    row.skipped = row.missing = tracing.why_not()
     if row.skipped:
         return row
     chance = random.Random(f"io errors {seed}")

@@ -5,6 +5,9 @@ can strike while something is being published. The rest strike the command: each
 from nothing, then made again by changed code over what is there, while a thread reads everything published as
 a user would. Every task appends a line to a ledger (one write(2) with O_APPEND) when its code runs, so that
 it is known what ran again although it was published.
+
+A command whose workers are killed four times running before they have loaded the code takes the code for
+broken and ends with that word. This is counted, and no finding: the next plain command must go on.
 """
 
 import contextlib
@@ -41,7 +44,11 @@ START_SECONDS = 1.5
 COMMAND_SHARE = 0.25
 LIVES_OF_A_BENCH = 40
 LONGEST_SECONDS = 0.15
+CODE_IS_LOST = 2
+"""Exit status of a command whose workers cannot load the code."""
 VICTIMS = ("main", "worker", "worker", "both")
+STARTS_OF_A_WORKER = 4
+"""A command whose workers die so often in a row while they load the code ends: it may be the code."""
 
 CODE = """
 import os, time
@@ -150,6 +157,8 @@ class Campaign:
         self.row = row
         self.more = more
         self.starts = 0
+        self.gave_up = 0
+        """How many commands ended because their workers were killed over and over before they could begin."""
         self._chance = chance
         self._judge = Judge(rig.lake)
         self._first_run = 1
@@ -179,21 +188,25 @@ class Campaign:
         shown, before = self._published(), len(self.rig.done())
         running = self.rig.start("run", "small", *self.more)
         self.starts += 1
-        struck, ended, target = 0, kills == 0, 0
+        struck, ended, target, workers = 0, kills == 0, 0, 0
         try:
             while kills > struck and not ended:
                 target = max(target, running.count()) + self._chance.randrange(stride)
                 ended = not self._wait(running, target)
                 if not ended:
                     whom = self._chance.choice(VICTIMS)
-                    struck += self._strike(running, whom)
+                    hit = self._strike(running, whom)
+                    struck, workers = struck + hit, workers + hit
                     if whom != "worker":
                         break
         finally:
             if not ended:
                 running.kill()
             status, error = running.end()
-        self._judge_end(status, error, expect_success=ended)
+        if workers >= STARTS_OF_A_WORKER and status == CODE_IS_LOST and "keep dying" in error:
+            self.gave_up += 1
+        else:
+            self._judge_end(status, error, expect_success=ended)
         self._judge_cycle(running, before, shown)
         if after_kill and running.count():
             self.row.recovery.append(running.acknowledged()[0].moment - running.started)
@@ -298,7 +311,7 @@ def _kill_publisher(bench: Bench, chance: random.Random) -> None:
 
 def kill_commands(kills: int, seed: int, folder: Path, make: Callable[[Path, str], Rig] = Rig.make) -> Row:
     """Kill processes of the command, in as many projects as that takes; one that was judged is removed."""
-    row, chance, number, looks = Row("kills"), random.Random(f"kills {seed}"), 0, 0
+    row, chance, number, looks, gave_up = Row("kills"), random.Random(f"kills {seed}"), 0, 0, 0
     while (left := kills - row.injected.total()) > 0 and not row.findings.all():
         number += 1
         home = folder / f"kills{number}"
@@ -311,11 +324,15 @@ def kill_commands(kills: int, seed: int, folder: Path, make: Callable[[Path, str
                 campaign.complete(min(left, KILLS_EACH))
                 rig.edit("GENERATION = 1\n", "GENERATION = 2\n")
                 campaign.complete(max(0, min(kills - row.injected.total(), KILLS_EACH)))
-            looks += reader.looks
+            looks, gave_up = looks + reader.looks, gave_up + campaign.gave_up
             row.findings.torn.extend(reader.wrong)
             row.findings.add(judge_project(rig))
         finally:
             rig.end_all(seconds=0.0)
             shutil.rmtree(home)
     row.notes.append(f"{number} projects, {looks} looks of a reader at everything published")
+    if gave_up:
+        row.notes.append(
+            f"{gave_up} commands gave up on workers that were killed as often as they were started"
+        )
     return row

@@ -7,8 +7,10 @@ import os
 import shutil
 import struct
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 _SHUTDOWN = 0x8004587D
@@ -22,12 +24,32 @@ def keep_apart() -> None:
 
     A process elsewhere that copied our mounts for a sandbox would keep a disk alive whose power was cut.
     """
-    if not why_not() and ctypes.CDLL(None, use_errno=True).unshare(_NEW_MOUNTS) == 0:
-        _system("mount", "--make-rprivate", "/")
+    if not _lacking() and ctypes.CDLL(None, use_errno=True).unshare(_NEW_MOUNTS) == 0:
+        with contextlib.suppress(RuntimeError):
+            _system("mount", "--make-rprivate", "/")
 
 
 def why_not() -> str:
-    """Return why file systems cannot be made here, or ""."""
+    """Return why small file systems cannot be mounted here, or ""."""
+    return _lacking() or _refused(lambda folder: small_disk(folder / "small", 64))
+
+
+def why_no_disk() -> str:
+    """Return why no file system can be made here whose power can be cut, or ""."""
+    return _lacking() or _refused(_cut_disk)
+
+
+def _refused(attempt: Callable[[Path], AbstractContextManager[object]]) -> str:
+    """Return what the system says to an attempt: in a container even root may be refused."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with attempt(Path(folder)):
+                return ""
+        except (RuntimeError, OSError) as error:
+            return f"needs to mount file systems: {error}"
+
+
+def _lacking() -> str:
     if os.name != "posix" or os.getuid() != 0:
         return "needs root, to mount file systems"
     lacking = [
@@ -94,6 +116,13 @@ def disk(folder: Path) -> Iterator[Disk]:
         yield made
     finally:
         made.remove()
+
+
+@contextlib.contextmanager
+def _cut_disk(folder: Path) -> Iterator[Disk]:
+    with disk(folder) as made:
+        made.cut()
+        yield made
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sidestage.data.lake import Lake
-from sidestage.run.dispatcher import LEASE_SECONDS as WORKER_LEASE_SECONDS
+from sidestage.run.assignment import LEASE_SECONDS as WORKER_LEASE_SECONDS
 from sidestage.store.sql import SqlStore, open_store
 from torture import kills
 from torture.acknowledged import Acknowledged

@@ -17,7 +17,7 @@ from sidestage.data.lake import Lake
 from sidestage.store.sql import SqlStore, open_store
 from torture import kills, tracing
 from torture.acknowledged import Acknowledged
-from torture.mounts import Disk, disk, why_not
+from torture.mounts import Disk, disk, why_no_disk
 from torture.oracle import Findings, Judge, clean, judge_rest
 from torture.publisher import Assignment, Publisher
 from torture.report import Row
@@ -107,9 +107,10 @@ class Bench:
 def run(cuts: int, seed: int, folder: Path) -> Row:
     """Cut so many times; and again a few times without syncs, which must be found out."""
     row = Row("power cuts")
-    row.skipped = why_not()
+    row.skipped = why_no_disk()
     if row.skipped:
         return row
+    row.missing = tracing.why_not()
     chance = random.Random(f"power cuts {seed}")
     by_command = round(cuts * COMMAND_SHARE)
     try:
@@ -148,8 +149,8 @@ def cut_at_a_moment(bench: Bench, chance: random.Random) -> None:
 
 def _by_syscall(row: Row, folder: Path, most: int) -> None:
     """Cut before the first call of each kind in a publication, then before the second, and so on."""
-    if tracing.why_not():
-        row.notes.append(f"no cuts at system calls: {tracing.why_not()}")
+    if row.missing:
+        row.notes.append(f"NO CUTS AT SYSTEM CALLS: {row.missing}")
         return
     left = [(call, number) for number in range(1, most + 1) for call in CHANGES]
     calls: Counter[str] = Counter()

@@ -27,6 +27,9 @@ class Row:
     """From the start of a process after a fault to its first publication."""
     control: str = NO_CONTROL
     skipped: str = ""
+    """Why nothing was done at all."""
+    missing: str = ""
+    """What could be installed, and was needed for some of it. Where tools are required that is a failure."""
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
 
@@ -66,6 +69,7 @@ class Row:
             "family": self.family,
             "good": self.is_good,
             "skipped": self.skipped,
+            "missing": self.missing,
             "injected": dict(self.injected),
             "acknowledged": self.acknowledged,
             **{kind: list(entries) for kind, entries in found.by_kind().items()},

@@ -14,7 +14,7 @@ _ATTACH_SECONDS = 30.0
 
 def why_not() -> str:
     """Return why processes cannot be traced here, or ""."""
-    return "" if shutil.which("strace") else "needs strace"
+    return "" if shutil.which("strace") else "needs strace (Debian: apt-get install strace)"
 
 
 @dataclass

@@ -2,9 +2,14 @@
 
 import os
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any, Literal, get_args
 
-Safeguard = Literal["file sync", "commit sync", "fencing", "sync errors", "write errors"]
+Safeguard = Literal["file sync", "commit sync", "fencing", "sync errors", "write errors", "uptime"]
+
+
+WITHOUT = "TORTURE_WITHOUT"
+"""Environment variable by which a command of the campaign is told what it has to do without, by commas."""
 
 
 def weaken(safeguards: Collection[Safeguard]) -> None:
@@ -67,11 +72,19 @@ def _without_fencing() -> None:
     outcomes._holds = lambda step, claim: True  # noqa: ARG005, SLF001  # there is no switch to turn
 
 
+def _without_uptime() -> None:
+    """Leases run by the wall clock."""
+    from sidestage import clock  # noqa: PLC0415  # only where it is weakened
+
+    clock._BOOT_ID = Path("/none")  # noqa: SLF001  # there is no switch to turn
+
+
 _WEAKENERS: dict[str, Callable[[], None]] = {
     "file sync": _without_file_sync,
     "commit sync": _without_commit_sync,
     "fencing": _without_fencing,
     "sync errors": _without_sync_errors,
     "write errors": _without_write_errors,
+    "uptime": _without_uptime,
 }
 assert set(_WEAKENERS) == set(get_args(Safeguard))

@@ -43,7 +43,8 @@ KEYS = ("2026-01-01", "2026-01-02", "2026-01-03")
 @pytest.fixture
 def project(new_project):
     """A project whose production has run, and whose source counts by ones."""
-    made = new_project(CODE)
+    # Its ledger lies where no candidate may write; the wall has tests of its own.
+    made = new_project(CODE, settings='[run]\nworkers = 2\n[stage]\nsandbox = "none"\n')
     source(made, 1)
     made("run")
     made.ledger.unlink()

@@ -19,6 +19,9 @@ from sidestage.run.pace import Pace
 from sidestage.runtime.poller import Poller
 
 _MOST_FAILED_STARTS = 3
+_KILLED_COUNTS = 0.2
+"""How much it counts that somebody killed a process while it loaded the code: hardly the code's fault."""
+
 _LOOK_SECONDS = 0.25
 """How often limits, and those who are to stop, are looked at."""
 
@@ -36,7 +39,7 @@ class _Library:
     def __init__(self) -> None:
         self.manifest: Manifest | None = None
         self.error: errors.SidestageError | None = None
-        self.failed_starts = 0
+        self.failed_starts = 0.0
 
 
 class Crew:
@@ -93,10 +96,17 @@ class Crew:
         found: list[Found] = []
         if any(hand.requests or hand.stopping for hand in self._hands):
             timeout = min(timeout, _LOOK_SECONDS)
-        for hand, descriptor in self._poller.ready(timeout):
-            if hand in self._hands:  # not retired by what was heard just before
-                found += self._heard(hand, descriptor)
-        now = self._clock.monotonic()
+        deadline = self._clock.monotonic() + timeout
+        while True:
+            ready = self._poller.ready(timeout)
+            for hand, descriptor in ready:
+                if hand in self._hands:  # not retired by what was heard just before
+                    found += self._heard(hand, descriptor)
+            now = self._clock.monotonic()
+            only_printed = ready and all(fd == hand.output.fileno() for hand, fd in ready)
+            if not only_printed or now >= deadline:
+                break
+            timeout = deadline - now
         if now - self._looked_at >= _LOOK_SECONDS or any(hand.stopping for hand in self._hands):
             self._looked_at = now
             for hand in tuple(self._hands):
@@ -254,7 +264,7 @@ class Crew:
     def _loaded(self, hand: Hand, answer: Loaded) -> list[Found]:
         library = self._libraries.setdefault(hand.home, _Library())
         hand.loaded(answer.isolation)
-        library.failed_starts = 0
+        library.failed_starts = 0.0
         if library.manifest is None:
             library.manifest = answer.manifest
         changed = _changed(library.manifest, answer.manifest)
@@ -303,7 +313,7 @@ class Crew:
     def _failed_to_start(self, hand: Hand, how: str) -> list[Found]:
         """Count a process that died while it loaded the code; give up on its home if that goes on."""
         library = self._libraries.setdefault(hand.home, _Library())
-        library.failed_starts += 1
+        library.failed_starts += _KILLED_COUNTS if how.endswith("SIGKILL") else 1
         if library.failed_starts > _MOST_FAILED_STARTS:
             printed = hand.output.early().strip()
             error = errors.ConfigurationError(

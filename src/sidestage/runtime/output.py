@@ -109,7 +109,7 @@ class Output:
         self._before += following
 
     def _take(self, data: bytes) -> None:
-        if self._written < self._half:
+        if data and self._written < self._half:
             first, data = data[: self._half - self._written], data[self._half - self._written :]
             self._append(first)
             self._written += len(first)

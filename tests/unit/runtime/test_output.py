@@ -27,6 +27,7 @@ def printed(output, *pieces):
 
 def test_nothing_printed_no_file(output, tmp_path):
     output.begin(tmp_path / "run-1" / "a.log", 1000)
+    printed(output, output.mark)
     output.end()
     assert list(tmp_path.iterdir()) == []
 
