@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: torture simulate demo test unit lint types imports bench lock clean newest
+.PHONY: system torture simulate demo test unit lint types imports bench lock clean newest
 
 $(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sidestage needs Python 3.11 or newer; set PYTHON=")'
@@ -37,8 +37,12 @@ imports: $(STAMP)
 unit: $(STAMP)
 	$(BIN)/python -m pytest tests/unit tests/contract -q
 
-test: lint types imports
-	$(BIN)/python -m pytest -q
+# Programs that some tests use; in CI one that is missing is a failure.
+system: $(STAMP)
+	$(BIN)/python tools/system.py
+
+test: lint types imports system
+	$(if $(CI),SIDESTAGE_REQUIRE_TOOLS=1) $(BIN)/python -m pytest -q
 	cd examples/flights && ../../$(BIN)/python -m pytest -q
 	$(MAKE) newest
 
