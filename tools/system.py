@@ -18,6 +18,7 @@ def missing() -> list[str]:
 
 
 def main() -> int:
+    """Install what is missing; return 1 if something is in CI all the same."""
     wanted = missing()
     if wanted and os.getuid() == 0 and shutil.which("apt-get"):
         names = [PACKAGES[program] for program in wanted]
