@@ -70,7 +70,9 @@ def stores(names: list[str], place: Path | None) -> Iterator[dict[str, str]]:
     with ExitStack() as stack:
         urls = {}
         for name in names:
-            temporary = tempfile.TemporaryDirectory(prefix="bench-backlog-", dir=place)
+            # A server that runs as another user must reach its folder, so it does not lie in a private one.
+            where = place if name == "sqlite" else place or Path("/tmp")
+            temporary = tempfile.TemporaryDirectory(prefix="bench-backlog-", dir=where)
             folder = Path(stack.enter_context(temporary))
             if name == "sqlite":
                 urls[name] = f"sqlite:///{folder / 'catalog.db'}"

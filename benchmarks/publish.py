@@ -100,7 +100,7 @@ class Platform:
 
     def __call__(self, partitions: Sequence[int]) -> None:
         """Publish the next steps, as many as there are partitions named."""
-        claims = self.store.claim(self.run, "benchmark", len(partitions), lease=LEASE, now=NOW)
+        claims = self.store.claim("benchmark", len(partitions), lease=LEASE, now=NOW, runs=[self.run])
         made = [self._publication(claim) for claim in claims]
         settled = self.store.settle(made, NOW)
         assert all(each.result == "done" for each in settled), settled

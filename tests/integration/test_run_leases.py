@@ -13,7 +13,7 @@ from sidestage.project.candidates import new_environment
 from sidestage.project.project import Project
 from sidestage.run.dispatcher import Dispatcher
 from sidestage.runtime.alone import Occupied, alone
-from sidestage.runtime.lifeline import is_dead, scratch_is_dead, scratch_name, this_process
+from sidestage.runtime.lifeline import is_dead, is_living, scratch_is_dead, scratch_name, this_process
 from sidestage.store.records import Environment, NewRun, NewStep, Worker
 
 CODE = """
@@ -129,3 +129,18 @@ def test_scratch_says_whose_it_is(tmp_path):
 def test_a_candidate_has_a_name_of_its_own(name):
     with pytest.raises(NameRefused):
         new_environment(name, "tree:1", datetime.now(UTC))
+
+
+def test_a_process_of_this_host_that_is_slow_to_beat_is_not_taken_for_dead(project):
+    """Or its files would be cleaned up while it writes them."""
+    now = datetime.now(UTC)
+    project.store.save_environment(Environment("production", None, "", "open", now))
+    here = Worker(this_process(), (), 1, draining=False, started_at=now, seen_at=now)
+    project.store.beat(here, lease=0.0, now=now)
+    run = NewRun("small", "production", "tree", "ann", "", "{}", driver=here.name)
+    project.store.begin_run(run, [NewStep("small.make@slow", "small.make", "rows", "slow", None)], now)
+    assert is_living(this_process())
+    assert not is_living("elsewhere:17:4711")
+    assert project._execution.running_since() == now
+    with pytest.raises(StoreError, match="is being executed"):
+        project.run(Selection("small"))

@@ -25,7 +25,7 @@ from sidestage.run.crews import Home
 from sidestage.run.dispatcher import Dispatcher
 from sidestage.run.summary import RunSummary, Tally
 from sidestage.runtime.alone import Occupied, alone
-from sidestage.runtime.lifeline import is_dead, this_process
+from sidestage.runtime.lifeline import is_dead, is_living, this_process
 from sidestage.store.contract import Store
 from sidestage.store.records import NewRun, NewStep, Run, Worker
 
@@ -208,7 +208,15 @@ class Execution(msgspec.Struct, frozen=True):
             self.store.end_run(run.id, "cancelled", self.clock.now())
 
     def _alive(self) -> set[str]:
-        return {worker.name for worker in self.store.workers() if worker.alive and not is_dead(worker.name)}
+        """Return the workers that live: those whose heart beats, and on this host all that are there.
+
+        One whose heartbeat is late, on a disk that others keep busy, still writes what it is writing.
+        """
+        return {
+            worker.name
+            for worker in self.store.workers()
+            if is_living(worker.name) or (worker.alive and not is_dead(worker.name))
+        }
 
     def _say_that_we_live(self) -> None:
         """Or another process could take this one, which is to drive a run, for dead.

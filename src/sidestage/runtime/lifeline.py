@@ -53,11 +53,21 @@ def scratch_is_dead(name: str) -> bool:
 
 def is_dead(owner: str) -> bool:
     """Whether a process, named by ``this_process``, ran on this host and is certainly gone."""
-    host, _, rest = owner.rpartition(":")[0].rpartition(":")
-    pid, started = rest, owner.rpartition(":")[2]
+    return _runs_here(owner) is False
+
+
+def is_living(owner: str) -> bool:
+    """Whether a process, named by ``this_process``, runs on this host now, however slowly."""
+    return _runs_here(owner) is True
+
+
+def _runs_here(owner: str) -> bool | None:
+    """Whether a process runs; None if it is not this host's to say."""
+    place, _, started = owner.rpartition(":")
+    host, _, pid = place.rpartition(":")
     if host != _host() or not pid.isdecimal():
-        return False
-    return _started_at(int(pid)) != started
+        return None
+    return _started_at(int(pid)) == started
 
 
 def _host() -> str:
