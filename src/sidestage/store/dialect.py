@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from typing import Any, NamedTuple
 
-from sqlalchemy import URL, Connection, Double, Engine, Insert, Table, create_engine, event
+from sqlalchemy import URL, Connection, Double, Engine, Insert, Table, create_engine, event, text
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.compiler import compiles
@@ -73,6 +73,19 @@ def insert_or_replace(dialect: str, table: Table, columns: tuple[str, ...]) -> I
         return pg.on_conflict_do_update(index_elements=keys, set_={c: pg.excluded[c] for c in columns})
     lite = sqlite.insert(table)
     return lite.on_conflict_do_update(index_elements=keys, set_={c: lite.excluded[c] for c in columns})
+
+
+def know_sizes(connection: Connection, table: Table, rows: int) -> None:
+    """Have PostgreSQL look at a table that has just been given more rows than it believes to be there.
+
+    It does so by itself after a minute; until then it would look for single rows by reading all of them.
+    """
+    if connection.dialect.name != "postgresql":
+        return
+    name = table.name
+    believed = connection.scalar(text(f"SELECT reltuples FROM pg_class WHERE oid = '{name}'::regclass"))  # noqa: S608
+    if rows and (believed or 0) < rows:
+        connection.execute(text(f"ANALYZE {name}"))
 
 
 def locks_rows(connection: Connection) -> bool:

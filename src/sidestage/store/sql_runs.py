@@ -10,6 +10,7 @@ from sqlalchemy import Connection, and_, bindparam, func, or_, select, update
 
 from sidestage.errors import NotFound, StoreError
 from sidestage.events import RunStarted
+from sidestage.store.dialect import know_sizes
 from sidestage.store.prepared import Prepared
 from sidestage.store.records import Attempt, NewRun, NewStep, Run, RunState, Step
 from sidestage.store.sql_database import SqlPart
@@ -172,6 +173,8 @@ def _begin(
     ]
     if order:
         connection.execute(step_order.insert(), order)
+    for table, rows in ((step, len(steps)), (step_order, len(order))):
+        know_sizes(connection, table, rows)
     tasks = dict(Counter(each.task for each in steps))
     append(connection, [(run_id, RunStarted(now, str(run_id), new.environment, len(steps), tasks))])
     if not steps:
