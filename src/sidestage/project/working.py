@@ -14,6 +14,7 @@ from sidestage.data.dataset import RESERVED
 from sidestage.data.lake import Lake
 from sidestage.errors import NotFound, SchemaMismatch, StaleWorld, StoreError
 from sidestage.events import Listener
+from sidestage.pipeline.manifest import Manifest
 from sidestage.pipeline.projectfile import ProjectFile
 from sidestage.plan.plan import Plan
 from sidestage.project.execution import changed_tasks
@@ -81,7 +82,7 @@ class Working(msgspec.Struct, frozen=True):
                     queues=self.queues or None,
                     pools=self.file.pool_list,
                 ),
-                open_run=lambda run_id: self._open(run_id, crew),
+                open_run=_Opener(self, crew),
                 audience=Audience(self.listener, tally),
             )
             watch = _Watch(neighbours, WaitAlarm(self.store, self.file, self.clock), self.say)
@@ -116,14 +117,15 @@ class Working(msgspec.Struct, frozen=True):
     def _anything_open(self, refused: Collection[int]) -> bool:
         return any(run.id not in refused and run.pipeline != RESERVED for run in self.store.open_runs())
 
-    def _open(self, run_id: int, crew: Crew) -> ActiveRun | None:
+    def find(self, run_id: int) -> tuple[Run, Home]:
+        """Return a run and where its code is loaded. Raises NotFound if either is not there."""
         run = self.store.run(run_id)
         if run is None:
             raise NotFound(f"There is no run {run_id}.")
-        home = self._home(run)
-        manifest = crew.manifest(home)
-        if manifest is None:
-            return None
+        return run, self._home(run)
+
+    def take_up(self, run: Run, home: Home, manifest: Manifest) -> ActiveRun:
+        """Return a run as it is executed here. Raises SchemaMismatch or StaleWorld if it cannot be."""
         try:
             plan = msgspec.json.decode(run.plan, type=Plan)
         except msgspec.MsgspecError as error:
@@ -138,7 +140,7 @@ class Working(msgspec.Struct, frozen=True):
                 hint="Bring this host's copy to the same commit and start the worker again.",
             )
         lake = Lake(self.layout.lake)
-        return ActiveRun(run_id, plan, manifest, home_of(home, run_id), lake, self.layout.logs)
+        return ActiveRun(run.id, plan, manifest, home_of(home, run.id), lake, self.layout.logs)
 
     def _home(self, run: Run) -> Home:
         if run.environment == PRODUCTION:
@@ -156,6 +158,23 @@ class Working(msgspec.Struct, frozen=True):
     def _worker(self) -> Worker:
         now = self.clock.now()
         return Worker(this_process(), self.queues, self.slots, draining=False, started_at=now, seen_at=now)
+
+
+class _Opener:
+    """Takes runs up. While the code of one is being loaded it is asked again and again, but finds it once."""
+
+    def __init__(self, working: Working, crew: Crew) -> None:
+        self._working = working
+        self._crew = crew
+        self._found: dict[int, tuple[Run, Home]] = {}
+
+    def __call__(self, run_id: int) -> ActiveRun | None:
+        run, home = self._found.pop(run_id) if run_id in self._found else self._working.find(run_id)
+        manifest = self._crew.manifest(home)
+        if manifest is None:
+            self._found[run_id] = run, home
+            return None
+        return self._working.take_up(run, home, manifest)
 
 
 class _Watch:

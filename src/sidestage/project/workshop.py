@@ -24,7 +24,7 @@ from sidestage.run.dispatcher import Dispatcher
 from sidestage.run.hand import Patience
 from sidestage.run.starter import Places, Starter
 from sidestage.runtime.orphans import end_orphans
-from sidestage.runtime.sandbox import available
+from sidestage.runtime.sandbox import available, has_landlock
 from sidestage.store.contract import Store
 
 _LOAD_SECONDS = 1.0
@@ -70,9 +70,9 @@ def candidate_home(root: Path, file: ProjectFile) -> Home:
     wanted = file.stage.sandbox
     if wanted == "none":
         return Home(str(root))
-    levels = available()
     if wanted == "auto":
-        return Home(str(root), sandbox="landlock" if "landlock" in levels else "none")
+        return Home(str(root), sandbox="landlock" if has_landlock() else "none")
+    levels = available()
     if wanted not in levels:
         raise ConfigurationError(
             f"[stage] asks for the sandbox {wanted!r}, which this host cannot build.",

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple
 
@@ -55,7 +55,7 @@ class Crew:
         self._lake = lake
         self._hands: list[Hand] = []
         self._backlog: deque[Waiting] = deque()
-        self._libraries: dict[Home, _Library] = {}
+        self._libraries: defaultdict[Home, _Library] = defaultdict(_Library)
         self._pace = Pace()
         self._decoder: msgspec.json.Decoder[FromWorker] = msgspec.json.Decoder(FromWorker)
         self._poller: Poller[Hand] = Poller()
@@ -78,7 +78,7 @@ class Crew:
 
     def manifest(self, home: Home) -> Manifest | None:
         """Return what the code of a home declares, or None if it is not loaded yet; that begins then."""
-        library = self._libraries.setdefault(home, _Library())
+        library = self._libraries[home]
         if library.error is not None:
             raise library.error
         if library.manifest is None and not any(hand.home == home for hand in self._hands):
@@ -262,7 +262,7 @@ class Crew:
                 self._lake.remove_unpublished(dataset, request.partition, request.version)
 
     def _loaded(self, hand: Hand, answer: Loaded) -> list[Found]:
-        library = self._libraries.setdefault(hand.home, _Library())
+        library = self._libraries[hand.home]
         hand.loaded(answer.isolation)
         library.failed_starts = 0.0
         if library.manifest is None:
@@ -279,9 +279,7 @@ class Crew:
     def _lost(self, hand: Hand, error: errors.SidestageError) -> list[Found]:
         """Give up on a home: what its processes have not begun is given back, and they end."""
         home = hand.home
-        self._libraries.setdefault(home, _Library()).error = error
-        requests = [each.request for each in self._backlog if each.home == home]
-        self._backlog = deque(each for each in self._backlog if each.home != home)
+        requests = self._close_home(home, error)
         for mine in [each for each in self._hands if each.home == home]:
             requests += mine.requests
             self._retire(mine)
@@ -312,7 +310,7 @@ class Crew:
 
     def _failed_to_start(self, hand: Hand, how: str) -> list[Found]:
         """Count a process that died while it loaded the code; give up on its home if that goes on."""
-        library = self._libraries.setdefault(hand.home, _Library())
+        library = self._libraries[hand.home]
         library.failed_starts += _KILLED_COUNTS if how.endswith("SIGKILL") else 1
         if library.failed_starts > _MOST_FAILED_STARTS:
             printed = hand.output.early().strip()
@@ -321,16 +319,17 @@ class Crew:
                 + (f" It said: {printed[-2000:]}" if printed else ""),
                 hint="Import the pipeline's module by hand to see why.",
             )
-            return self._lost_unloaded(hand.home, error)
+            return [CodeLost(hand.home, tuple(self._close_home(hand.home, error)), error)]
         if not self._backlog and library.manifest is None:
             self._begin(hand.home)
         return []
 
-    def _lost_unloaded(self, home: Home, error: errors.SidestageError) -> list[Found]:
+    def _close_home(self, home: Home, error: errors.SidestageError) -> list[Execute]:
+        """Load a home's code no more; return what waited for it."""
         self._libraries[home].error = error
-        requests = tuple(each.request for each in self._backlog if each.home == home)
+        requests = [each.request for each in self._backlog if each.home == home]
         self._backlog = deque(each for each in self._backlog if each.home != home)
-        return [CodeLost(home, requests, error)]
+        return requests
 
 
 def worker_environment(slots: int, given: Mapping[str, str] = os.environ) -> dict[str, str]:

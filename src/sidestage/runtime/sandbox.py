@@ -79,10 +79,15 @@ class Sandbox(msgspec.Struct, frozen=True, kw_only=True):
         return f"landlock-{version}" if version else "none"
 
 
+def has_landlock() -> bool:
+    """Whether this host can build the level landlock; costs one system call."""
+    return landlock.abi() > 0
+
+
 def available() -> tuple[Level, ...]:
     """Return the levels that this host can build, weakest first; takes some ten milliseconds."""
     found: list[Level] = ["none"]
-    if landlock.abi():
+    if has_landlock():
         found.append("landlock")
     if bubblewrap.works():
         found.append("strict")
