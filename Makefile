@@ -3,7 +3,9 @@
 # make unit    the fast tests only
 # make torture   kills, power cuts, full disks, jumping clocks, lost databases (root for some of them)
 # make simulate  the worker loop under injected faults, SEEDS=n histories (default 10000)
-# make bench   all benchmarks (prints ratios; results are recorded in docs/benchmarks.md)
+# make bench   Sidestage's own benchmarks (prints ratios; results are recorded in docs/benchmarks.md)
+# make bench-orchestrators   beside other orchestrators, each in an environment of its own (0.6 GB; an hour or
+#                            more); OPTIONS="--quick --peers luigi,dbos" for less, OPTIONS=--help for all options
 # make lock    refresh requirements.lock
 
 PYTHON ?= python3
@@ -11,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: system torture simulate demo test unit lint types imports bench lock clean newest
+.PHONY: system torture simulate demo test unit lint types imports bench bench-orchestrators lock clean newest
 
 $(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sidestage needs Python 3.11 or newer; set PYTHON=")'
@@ -60,6 +62,9 @@ simulate: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/all.py
+
+bench-orchestrators: $(STAMP)
+	$(BIN)/python -m benchmarks.orchestrators $(OPTIONS)
 
 lock:
 	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \

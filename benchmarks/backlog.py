@@ -28,7 +28,7 @@ from sqlalchemy import Connection, text
 
 from machine import describe
 from sidestage.data.version import Digest, Stored, Version, new_version_id
-from sidestage.store.records import Claim, Environment, NewRun, NewStep, Publication
+from sidestage.store.records import Claim, Demand, Environment, NewRun, NewStep, Publication
 from sidestage.store.sql import SqlStore, open_store
 from sidestage.store.sql_database import Database
 
@@ -108,7 +108,7 @@ def finish(store: SqlStore, steps: int, name: str) -> list[float]:
     new = [NewStep(f"bench.make@{name}-{n}", TASK, DATASET, f"{name}-{n}", None) for n in range(steps)]
     run = store.begin_run(NewRun("bench", "production", "tree", "bench", "", "{}"), new, NOW)
     rates, done, began, tenth = [], 0, time.perf_counter(), max(1, steps // 10)
-    while claims := store.claim("host:1:1", TOGETHER, lease=60.0, now=NOW, runs=[run]):
+    while claims := store.claim(Demand("host:1:1", TOGETHER, lease=60.0, runs=[run]), NOW):
         store.settle([publication(str(run), claim, done) for claim in claims], NOW)
         before, done = done, done + len(claims)
         if done // tenth > before // tenth:
@@ -126,9 +126,9 @@ def execute(database: Database, statement: str) -> None:
 def least(database: Database, steps: int) -> float:
     """Return the rows per second that the database takes, sixteen to a durable commit."""
 
-    def insert(first: int) -> Callable[[Connection], None]:
+    def insert(first: int) -> Callable[[Connection], object]:
         rows = [{"n": n} for n in range(first, first + TOGETHER)]
-        return lambda connection: connection.execute(text("INSERT INTO bare (n) VALUES (:n)"), rows) and None
+        return lambda connection: connection.execute(text("INSERT INTO bare (n) VALUES (:n)"), rows)
 
     execute(database, "CREATE TABLE bare (n INTEGER)")
     began = time.perf_counter()

@@ -148,7 +148,7 @@ def measure(root: Path, days: int, rounds: int) -> Times:
             with timed(times, f"{verb}: move"):
                 return move(*arguments)
 
-        project.store.move = timed_move  # type: ignore[method-assign]
+        project.store.move = timed_move  # type: ignore[method-assign, assignment]
         for _ in range(rounds):
             verb = "promote"
             with timed(times, verb):

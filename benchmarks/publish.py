@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 from machine import describe, milliseconds
 from sidestage.data.lake_writer import LakeWriter
 from sidestage.data.version import Version, new_version_id
-from sidestage.store.records import Claim, Environment, NewRun, NewStep, Publication
+from sidestage.store.records import Claim, Demand, Environment, NewRun, NewStep, Publication
 from sidestage.store.sql import SqlStore, open_store
 
 DATASET = "benchmark/tiny"
@@ -100,7 +100,7 @@ class Platform:
 
     def __call__(self, partitions: Sequence[int]) -> None:
         """Publish the next steps, as many as there are partitions named."""
-        claims = self.store.claim("benchmark", len(partitions), lease=LEASE, now=NOW, runs=[self.run])
+        claims = self.store.claim(Demand("benchmark", len(partitions), lease=LEASE, runs=[self.run]), NOW)
         made = [self._publication(claim) for claim in claims]
         settled = self.store.settle(made, NOW)
         assert all(each.result == "done" for each in settled), settled

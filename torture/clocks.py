@@ -1,7 +1,8 @@
 """Wall clocks that jump two hours, forwards or backwards, under a run that lives. Needs libfaketime.
 
-Leases must not move: no step is taken from who runs it, none is run twice, and no retry waits for two hours.
-The control is a Sidestage whose leases run by the wall clock.
+A second worker stands by, and would take what seems to be nobody's. Leases must not move: no step is taken
+from who runs it, none is run twice, and no retry waits for two hours. The control is a Sidestage whose leases
+run by the wall clock.
 """
 
 import random
@@ -81,6 +82,7 @@ def _control(row: Row, folder: Path, found: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as place:
         rig, clock = _rig(Path(place), found)
         rig.environment[WITHOUT] = "uptime"
+        rig.edit("0.5 if", "6.0 if")  # a step that runs while the other worker loads the code and looks
         try:
             _jump(scratch, rig, clock, "+7200", 1)
         finally:
@@ -98,11 +100,14 @@ def _rig(home: Path, found: Path) -> tuple[Rig, Path]:
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "DONT_FAKE_MONOTONIC": "1",
     }
-    return Rig.make(home, CODE, environment=faking), clock
+    # Hearts beat more rarely than workers look for what they could take.
+    settings = "[run]\nworkers = 2\nlease = 60.0\n"
+    return Rig.make(home, CODE, settings=settings, environment=faking), clock
 
 
 def _jump(row: Row, rig: Rig, clock: Path, jump: str, after: int) -> None:
     """Turn the clock under a run once it has published ``after`` steps."""
+    standing_by = rig.start("worker", "--slots", "6")  # so that it has one free in any case
     running = rig.start("run", "small")
     if not running.wait(after):
         row.findings.stuck.append(f"no run under a false clock: {running.end()}")
@@ -113,15 +118,19 @@ def _jump(row: Row, rig: Rig, clock: Path, jump: str, after: int) -> None:
     _judge_run(row, rig, running, f"{jump} s after {after} publications", status, error)
     if status is None:
         clock.write_text("+0\n")
+    standing_by.process.terminate()
+    helped, error = standing_by.end(STUCK_SECONDS)
+    if helped != 0:
+        row.findings.stuck.append(f"{jump}: the worker that stood by ended with {helped}: {error}")
     again = rig.start("run", "small")
     status, error = again.end(STUCK_SECONDS)
     if status != 0:
         row.findings.stuck.append(f"{jump}: the next command ended with {status}: {error}")
         row.manual += 1
-    row.acknowledged += len(running.acknowledged()) + len(again.acknowledged())
+    said = [each for one in (running, standing_by, again) for each in one.acknowledged()]
+    row.acknowledged += len(said)
     with rig.store() as store:
         clean(store, rig.lake)
-        said = [*running.acknowledged(), *again.acknowledged()]
         row.findings.add(Judge(rig.lake).judge(store, said, all_files=True))
         row.findings.add(judge_rest(store, rig.lake))
         if len(published(store)) != STEPS:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from sidestage.data.lake_writer import LakeWriter
 from sidestage.data.version import Stored, Version, new_version_id
 from sidestage.policy.failure import classify
-from sidestage.store.records import Claim, Environment, Failure, NewRun, NewStep, Outcome, Publication
+from sidestage.store.records import Claim, Demand, Environment, Failure, NewRun, NewStep, Outcome, Publication
 from sidestage.store.sql import SqlStore, open_store
 from torture import acknowledged
 from torture.acknowledged import Acknowledged
@@ -175,7 +175,7 @@ class Publishing:
     def _publish_some(self, run_id: int, dataset: str) -> bool:
         """Publish a batch; return False if the run has nothing left to do."""
         now, to_do = _now(), self._to_do
-        claims = self._store.claim(to_do.owner, to_do.batch, lease=to_do.lease, now=now, runs=(run_id,))
+        claims = self._store.claim(Demand(to_do.owner, to_do.batch, lease=to_do.lease, runs=(run_id,)), now)
         self._wait_for_the_word()
         if not claims:
             return self._wait_for_others(run_id)

@@ -96,9 +96,10 @@ class Running:
     def children(self) -> list[psutil.Process]:
         """Return its worker processes."""
         try:
-            return psutil.Process(self.process.pid).children(recursive=True)
+            children: list[psutil.Process] = psutil.Process(self.process.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
+        return children
 
     def end(self, seconds: float = LIMIT_SECONDS) -> tuple[int | None, str]:
         """Wait for its end; return its status (None: it hung and was killed) and what it said of errors."""
@@ -213,7 +214,7 @@ class Rig:
     def _is_own(self, process: psutil.Process) -> bool:
         try:
             is_marked = process.environ().get(MARK) == self.environment[MARK]
-            return is_marked and process.status() != psutil.STATUS_ZOMBIE
+            return bool(is_marked and process.status() != psutil.STATUS_ZOMBIE)
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             return False
 

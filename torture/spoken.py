@@ -30,7 +30,7 @@ def speak(descriptor: int) -> None:
 
         silent(self, *arguments, listener=hear, **options)
 
-    Project.__init__ = aloud  # type: ignore[method-assign]
+    Project.__init__ = aloud  # type: ignore[method-assign, assignment]
 
 
 def main(arguments: list[str]) -> int:

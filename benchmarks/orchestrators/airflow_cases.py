@@ -116,7 +116,7 @@ def free_port() -> int:
 
 def configure(home: Path, database: str, port: int) -> dict[str, str]:
     """Return the environment of Airflow's processes."""
-    settings = {
+    settings: dict[str, dict[str, object]] = {
         "core": {
             "executor": "LocalExecutor",
             "dags_folder": home / "dags",

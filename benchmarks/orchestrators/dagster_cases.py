@@ -122,7 +122,7 @@ def services(folder: Path) -> Iterator[None]:
     """Run what a deployment of Dagster has running: web server, daemon, and the code's server."""
     program = Path(sys.executable).parent
     port = free_port()
-    commands = [
+    commands: list[list[str | Path]] = [
         [program / "dagster-webserver", "-f", __file__, "-h", "127.0.0.1", "-p", str(port)],
         [program / "dagster-daemon", "run", "-f", __file__],
     ]

@@ -112,6 +112,6 @@ def proportional(leader: int) -> float:
 def wait_until_quiet(patience: float, limit: float) -> float:
     """Wait until other programs use at most so many percent of the processors; return what they use now."""
     deadline = time.monotonic() + patience
-    while (used := psutil.cpu_percent(interval=0.5)) > limit and time.monotonic() < deadline:
+    while (used := float(psutil.cpu_percent(interval=0.5))) > limit and time.monotonic() < deadline:
         pass
     return used

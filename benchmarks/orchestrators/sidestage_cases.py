@@ -158,7 +158,7 @@ def measure(folder: Path, case: str, size: int, database: str | None, *, hold: b
             started = time.perf_counter()
             world = read_world(project.store, manifest, None, "tree", project.clock.now())
             plan = plan_production(world, Selection(pipeline))
-            run_id = execution.begin(plan, manifest, "benchmark")
+            run_id = execution.begin(plan, manifest, "benchmark", crew)
             summary = execution.execute(run_id, plan, manifest, home, crew)
             seconds = time.perf_counter() - started
             assert (summary.state, summary.published) == ("done", len(plan.steps)), summary

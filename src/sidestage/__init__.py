@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from sidestage.pipeline.pipeline import Pipeline as Pipeline
     from sidestage.pipeline.playbook import Playbook as Playbook
     from sidestage.pipeline.terms import Terms as Terms
+    from sidestage.pipeline.trigger import Cron as Cron
+    from sidestage.pipeline.trigger import Every as Every
     from sidestage.plan.world import Selection as Selection
     from sidestage.policy.limits import Limits as Limits
     from sidestage.policy.retry import Retry as Retry
@@ -40,8 +42,10 @@ __version__ = VERSION
 
 _HOMES = {
     "Cancelled": "sidestage.run.current",
+    "Cron": "sidestage.pipeline.trigger",
     "Daily": "sidestage.data.calendar",
     "Dataset": "sidestage.data.dataset",
+    "Every": "sidestage.pipeline.trigger",
     "Hourly": "sidestage.data.calendar",
     "Limits": "sidestage.policy.limits",
     "Monthly": "sidestage.data.calendar",

@@ -16,7 +16,8 @@ SidestageError
 │   └── SchemaMismatch          the catalog belongs to another release of Sidestage
 ├── GateClosed                code may not reach production yet
 ├── NotFound                  no such pipeline, dataset, environment, run or version
-└── RunFailed                 a run ended with failed steps
+├── RunFailed                 a run ended with failed steps
+└── StreamFailed              a stream ended because of an item, or of itself
 
 Every error says whether trying the same again can help (``transient``) and what to do next (``hint``).
 """
@@ -121,5 +122,11 @@ class NotFound(SidestageError):
 
 class RunFailed(SidestageError):
     """A run ended with failed steps."""
+
+    exit_code = 4
+
+
+class StreamFailed(SidestageError):
+    """A stream ended because of an item that nothing else was said about, or of itself."""
 
     exit_code = 4

@@ -107,6 +107,15 @@ time.sleep(600)
 LAZILY = """
 return ten_gigabytes()
 """
+WITHOUT_END = """
+return iter(lambda: batch, None)
+"""
+GROW_A_FILE = """
+resource.setrlimit(resource.RLIMIT_FSIZE, (MEGABYTE, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+with tempfile.TemporaryFile() as file:
+    while True:
+        file.write(bytes(1 << 16))
+"""
 
 TASKS = {
     "forks": Bad(FORKS + "raise ValueError('after forking')", "bug", "after forking"),
@@ -130,6 +139,10 @@ TASKS = {
         "while True: os.write(1, b'.')", "resource", "longer than its limit", "time=1, log='10 kB'"
     ),
     "returns_lazily": Bad(LAZILY, "resource", "longer than its limit of 2 s", "time=2"),
+    "returns_without_end": Bad(
+        WITHOUT_END, "resource", "more output than its limit of 30 MB", "output='30 MB'"
+    ),
+    "grows_a_file": Bad(GROW_A_FILE, "resource", "a file larger than the 1 MB that the system lets"),
     "computes": Bad("while True: pass", "resource", "processor time", "cpu=1"),
     "opens_files": Bad(
         "held = [open(os.devnull) for _ in range(200)]", "resource", "more files than its limit", "files=100"
@@ -167,6 +180,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 from sidestage import Dataset, Limits, Partition, Pipeline, Retry, Static, Terms
 
+MEGABYTE = 1_000_000
 parts = Static(["a", "bad", "c"])
 pipeline = Pipeline("small", retry=Retry(times=0))
 batch = pa.record_batch({"payload": pa.array([os.urandom(1 << 16)] * 16)})

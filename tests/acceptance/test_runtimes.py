@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 import zipfile
 from collections import Counter
 
@@ -202,12 +203,50 @@ def test_an_environment_of_its_own_is_made_once_for_a_task_that_asks_for_it(new_
     environments = project.root / ".sidestage" / "environments"
     (made,) = (each for each in environments.iterdir() if each.is_dir())
     assert {each[1] for each in theirs.values()} == {str(made)}
-    before = made.stat().st_mtime_ns, (made / "bin" / "python").lstat().st_mtime_ns
+    before = made.stat().st_ino, (made / "bin" / "python").lstat().st_mtime_ns
     # Without an index, and without uv's cache, nothing could be built.
     nothing = {"UV_OFFLINE": "1", "UV_CACHE_DIR": str(project.root / "no-cache"), "UV_NO_CACHE": "1"}
     project("run", "--recompute", "--reason", "again", env={**path, **nothing})
-    assert (made.stat().st_mtime_ns, (made / "bin" / "python").lstat().st_mtime_ns) == before
+    assert (made.stat().st_ino, (made / "bin" / "python").lstat().st_mtime_ns) == before
     assert [each for each in environments.iterdir() if each.is_dir()] == [made]
+
+
+def test_an_environment_goes_when_no_task_has_used_it_for_long_and_never_while_one_runs_in_it(
+    new_project, tools
+):
+    folder, line = tools
+    project = new_project(VENV)
+    (project.root / "requirements.txt").write_text(line)
+    wait = (
+        "    open('{LEDGER}', 'a').close()\n    while not os.path.exists('{LEDGER}.go'): time.sleep(0.01)\n"
+    )
+    wait = wait.replace("{LEDGER}", str(project.ledger))
+    project.edit("import sys\n", "import os, sys, time\n")
+    project.edit(THEIRS, wait + THEIRS)
+    path = {"PYTHONPATH": os.pathsep.join((project.sidestage.environment["PYTHONPATH"], str(folder)))}
+    running = project.start("run", env=path)
+    until(project.ledger.exists)
+    now = ("clean", "--yes", "--keep-days", "0", "--grace", "0", "--json")
+    assert project(*now).json["environments"] == []
+    project.ledger.with_name(f"{project.ledger.name}.go").touch()
+    _, error = running.communicate(timeout=60)
+    assert running.returncode == 0, error
+    (made,) = (each for each in (project.root / ".sidestage" / "environments").iterdir() if each.is_dir())
+    assert project("clean", "--yes", "--json").json["environments"] == [], "used less than 30 days ago"
+    months_ago = time.time() - 60 * 86_400
+    os.utime(made, (months_ago, months_ago))
+    assert "1 virtual environments" in project("clean").out
+    assert project("clean", "--yes", "--json").json["environments"] == [made.name]
+    assert not made.exists()
+    project("run", "--recompute", "--reason", "it is made again", env=path)
+    assert made.exists()
+
+
+def until(true):
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("sandbox", ["landlock", "strict"])

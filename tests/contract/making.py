@@ -9,6 +9,7 @@ from sidestage.data.version import Column, ColumnDigest, Digest, InputVersion, S
 from sidestage.store.contract import Store
 from sidestage.store.records import (
     Claim,
+    Demand,
     NewMove,
     NewRun,
     NewStep,
@@ -33,7 +34,7 @@ def begin(store: Store, *steps: NewStep, environment: str = "production") -> int
 
 
 def take(store: Store, run: int, limit: int = 100, owner: str = "w1", lease: float = 60.0) -> list[Claim]:
-    return list(store.claim(owner, limit, lease=lease, now=at(1), runs=[run]))
+    return list(store.claim(Demand(owner, limit, lease=lease, runs=[run]), at(1)))
 
 
 def digest(rows: int = 3) -> Digest:

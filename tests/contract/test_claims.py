@@ -9,7 +9,7 @@ from tests.contract.making import NOON, Opener, at, begin, output, publish, step
 from sidestage.errors import NotFound, StoreError
 from sidestage.policy.pool import Pool
 from sidestage.store.contract import Store, Wakeups
-from sidestage.store.records import Failure, Holding, NewRun, NewStep, Publication, Reuse, Worker
+from sidestage.store.records import Demand, Failure, Holding, NewRun, NewStep, Publication, Reuse, Worker
 
 
 def worker(name: str = "w1", *, draining: bool = False) -> Worker:
@@ -40,14 +40,14 @@ def test_a_heartbeat_extends_what_a_worker_runs_in_all_runs(store: Store) -> Non
     assert store.beat(worker("w3"), lease=60.0, now=at(1)).held == frozenset()
     assert store.beat(worker(), lease=0.0, now=at(1)).held == held
     assert store.beat(worker(), lease=0.0, now=at(1)).held == held, "nobody took them over: still its own"
-    assert {each.step for each in store.claim("w3", 5, lease=60.0, now=at(2))} == {"s1", "t1"}
+    assert {each.step for each in store.claim(Demand("w3", 5, lease=60.0), at(2))} == {"s1", "t1"}
     assert store.beat(worker(), lease=60.0, now=at(2)).held == frozenset()
 
 
 def test_an_expired_lease_is_anybodys_and_its_holder_hears_of_it(store: Store) -> None:
     run = begin(store, step("s1"))
     (late,) = take(store, run, lease=0.0)
-    (taken,) = store.claim("w2", 5, lease=60.0, now=at(2))
+    (taken,) = store.claim(Demand("w2", 5, lease=60.0), at(2))
     assert (taken.step, taken.attempt, taken.fence) == ("s1", 2, 2)
     assert store.beat(worker(), lease=60.0, now=at(2)).held == frozenset()
     assert publish(store, late, "v1") == "fenced"
@@ -59,7 +59,7 @@ def test_a_claim_of_nothing_takes_back_what_expired(store: Store) -> None:
     run = begin(store, step("s1"))
     take(store, run, lease=0.0)
     assert store.next_due() == 0.0
-    assert store.claim("w2", 0, lease=60.0, now=at(2)) == ()
+    assert store.claim(Demand("w2", 0, lease=60.0), at(2)) == ()
     assert (store.owners(run), store.next_due()) == ((), None)
 
 
@@ -88,10 +88,10 @@ def test_a_worker_that_was_told_to_drain_goes_on_draining(store: Store) -> None:
 def test_older_runs_come_first_and_only_their_own_queue(store: Store) -> None:
     first = begin(store, put(step("s1"), queue="gpu"), step("s2"))
     second = begin(store, put(step("t1"), queue="gpu"))
-    claims = store.claim("w1", 5, lease=60.0, now=at(1), queues=["gpu", "other"])
+    claims = store.claim(Demand("w1", 5, lease=60.0, queues=["gpu", "other"]), at(1))
     assert [(each.run, each.step) for each in claims] == [(first, "s1"), (second, "t1")]
-    assert store.claim("w1", 5, lease=60.0, now=at(1), queues=["other"]) == ()
-    assert [each.step for each in store.claim("w1", 5, lease=60.0, now=at(1))] == ["s2"]
+    assert store.claim(Demand("w1", 5, lease=60.0, queues=["other"]), at(1)) == ()
+    assert [each.step for each in store.claim(Demand("w1", 5, lease=60.0), at(1))] == ["s2"]
 
 
 def test_a_pool_is_never_more_than_full(store: Store) -> None:
@@ -103,7 +103,7 @@ def test_a_pool_is_never_more_than_full(store: Store) -> None:
         step("s4"),
     )
     pools = [Pool("heavy", 3), Pool("unused", 1)]
-    claims = store.claim("w1", 10, lease=60.0, now=at(1), pools=pools)
+    claims = store.claim(Demand("w1", 10, lease=60.0, pools=pools), at(1))
     assert [each.step for each in claims] == ["s1", "s3", "s4"]
     assert store.holdings() == (
         Holding(run, "p", "s1", "heavy", 2, "w1"),
@@ -112,14 +112,14 @@ def test_a_pool_is_never_more_than_full(store: Store) -> None:
     (waiting,) = store.waiting()
     assert (waiting.step, waiting.pool, waiting.slots, waiting.since) == ("s2", "heavy", 2, NOON)
     assert publish(store, claims[0], "v1") == "done"
-    assert [each.step for each in store.claim("w2", 1, lease=60.0, now=at(1), pools=pools)] == ["s2"]
+    assert [each.step for each in store.claim(Demand("w2", 1, lease=60.0, pools=pools), at(1))] == ["s2"]
 
 
 def test_a_step_that_wants_more_than_the_pool_has_takes_all_of_it(store: Store) -> None:
     begin(store, put(step("s1"), pool="heavy", slots=9), put(step("s2"), pool="heavy"))
     pools = [Pool("heavy", 3)]
-    assert [each.step for each in store.claim("w1", 10, lease=60.0, now=at(1), pools=pools)] == ["s1"]
-    assert store.claim("w1", 10, lease=60.0, now=at(1), pools=pools) == ()
+    assert [each.step for each in store.claim(Demand("w1", 10, lease=60.0, pools=pools), at(1))] == ["s1"]
+    assert store.claim(Demand("w1", 10, lease=60.0, pools=pools), at(1)) == ()
 
 
 def test_what_is_reserved_for_one_pipeline_no_other_takes(store: Store) -> None:
@@ -127,14 +127,61 @@ def test_what_is_reserved_for_one_pipeline_no_other_takes(store: Store) -> None:
     begin(store, *steps)
     other = store.begin_run(NewRun("quick", "production", "tree:1", "ann", "", "{}"), [steps[0]], NOON)
     pools = [Pool("heavy", 3, {"quick": 1})]
-    claims = store.claim("w1", 10, lease=60.0, now=at(1), pools=pools)
+    claims = store.claim(Demand("w1", 10, lease=60.0, pools=pools), at(1))
     assert [(each.run == other, each.step) for each in claims] == [(False, "s0"), (False, "s1"), (True, "s0")]
 
 
 def test_a_step_of_an_unknown_pool_is_left_to_those_who_know_it(store: Store) -> None:
     begin(store, put(step("s1"), pool="heavy"))
-    assert store.claim("w1", 10, lease=60.0, now=at(1), pools=[Pool("other", 1)]) == ()
-    assert store.claim("w1", 10, lease=60.0, now=at(1)) == ()
+    assert store.claim(Demand("w1", 10, lease=60.0, pools=[Pool("other", 1)]), at(1)) == ()
+    assert store.claim(Demand("w1", 10, lease=60.0), at(1)) == ()
+
+
+# Exchanges
+
+
+def test_an_exchange_settles_and_claims_what_that_made_ready(store: Store) -> None:
+    run = begin(store, step("s1"), step("s2", "s1"), step("s3", "s1"), step("s4", "s2"))
+    (claim,) = take(store, run)
+    outcome = Publication(claim, output(store, claim, "v1"))
+    settled, claims = store.exchange([outcome], Demand("w1", 1, lease=60.0), at(2))
+    assert [each.result for each in settled] == ["done"]
+    assert claims is not None
+    assert [(each.step, each.attempt, each.fence) for each in claims] == [("s2", 1, 1)]
+    assert store.pointers("production") == {("a/b", "s1"): "v1"}
+    assert [(each.step, each.state) for each in store.attempts(run)] == [("s1", "done"), ("s2", "running")]
+    assert [each.step for each in store.waiting()] == ["s3"]
+
+
+def test_an_exchange_leaves_to_a_claim_what_expired_or_is_to_be_tried_again(store: Store) -> None:
+    run = begin(store, step("s1"), step("s2"))
+    take(store, run, limit=1, owner="w2", lease=0.0)
+    (claim,) = take(store, run, limit=1, owner="w1", lease=60.0)
+    assert claim.step == "s1", "the expired lease was taken over by a claim"
+    failure = Failure(claim, "transient", "no luck", retry_in=0.0)
+    settled, claims = store.exchange([failure], Demand("w1", 5, lease=60.0), at(2))
+    assert [each.result for each in settled] == ["retry"]
+    assert [each.step for each in claims or ()] == ["s2"]
+    assert [each.step for each in store.claim(Demand("w1", 5, lease=60.0), at(2))] == ["s1"]
+
+
+def test_an_exchange_minds_runs_queues_and_pools(store: Store) -> None:
+    run = begin(store, step("s1"), put(step("s2", "s1"), pool="heavy", slots=2), put(step("s3"), queue="gpu"))
+    (claim,) = store.claim(Demand("w1", 5, lease=60.0, queues=["default"]), at(1))
+    outcome = Publication(claim, output(store, claim, "v1"))
+    only = Demand("w1", 5, lease=60.0, runs=[run], queues=["default"], pools=[Pool("heavy", 2)])
+    _, claims = store.exchange([outcome], only, at(2))
+    assert [each.step for each in claims or ()] == ["s2"]
+    assert [each.step for each in store.holdings()] == ["s2"]
+
+
+def test_an_exchange_ends_the_run_of_its_last_step(store: Store) -> None:
+    run, other = begin(store, step("s1")), begin(store, step("t1"))
+    (claim,) = take(store, run)
+    outcome = Publication(claim, output(store, claim, "v1"))
+    _, claims = store.exchange([outcome], Demand("w1", 5, lease=60.0), at(2))
+    assert [each.run for each in claims or ()] == [other]
+    assert state_of(store, run) == "done"
 
 
 # How runs begin and end
@@ -165,7 +212,7 @@ def test_a_run_whose_rest_cannot_run_has_failed(store: Store) -> None:
     assert state_of(store, run) == "running"
     assert publish(store, two, "v2") == "done"
     assert state_of(store, run) == "failed"
-    assert store.claim("w1", 5, lease=60.0, now=at(3)) == ()
+    assert store.claim(Demand("w1", 5, lease=60.0), at(3)) == ()
 
 
 def test_a_run_waiting_for_a_retry_goes_on(store: Store) -> None:
@@ -193,12 +240,12 @@ def test_a_cancelled_run_is_claimed_by_nobody_and_can_be_taken_up_again(store: S
     store.settle([Failure(two, "transient", "later", retry_in=3600.0)], at(2))
     store.end_run(run, "cancelled", at(3))
     assert publish(store, one, "v1") == "fenced"
-    assert (store.claim("w1", 5, lease=60.0, now=at(3)), store.next_due()) == ((), None)
+    assert (store.claim(Demand("w1", 5, lease=60.0), at(3)), store.next_due()) == ((), None)
     assert store.reopen_run(run, driver="me") == 3
     found = store.run(run)
     assert found is not None
     assert (found.state, found.driver) == ("running", "me")
-    assert [each.step for each in store.claim("w1", 5, lease=60.0, now=at(3))] == ["s1", "s2"]
+    assert [each.step for each in store.claim(Demand("w1", 5, lease=60.0), at(3))] == ["s1", "s2"]
 
 
 def test_a_run_with_nothing_left_stays_done(store: Store) -> None:
@@ -271,8 +318,8 @@ def test_what_steps_made_is_found_by_their_ids(store: Store) -> None:
 def test_a_claim_may_be_confined_to_runs(store: Store) -> None:
     runs = [begin(store, put(step(name), pool=pool)) for name, pool in (("a", None), ("b", "p"), ("c", None))]
     pools = [Pool("p", 1)]
-    assert store.claim("w1", 5, lease=60.0, now=at(1), pools=pools, runs=[]) == ()
-    claims = store.claim("w1", 5, lease=60.0, now=at(1), pools=pools, runs=runs[1:], queues=["default"])
+    assert store.claim(Demand("w1", 5, lease=60.0, pools=pools, runs=[]), at(1)) == ()
+    claims = store.claim(Demand("w1", 5, lease=60.0, pools=pools, runs=runs[1:], queues=["default"]), at(1))
     assert [each.step for each in claims] == ["b", "c"]
 
 

@@ -14,6 +14,7 @@ from sidestage.store.contract import Store
 from sidestage.store.records import (
     CodeChange,
     ComparisonRecord,
+    Demand,
     Environment,
     Failure,
     Move,
@@ -305,7 +306,7 @@ def test_two_stores_never_claim_the_same_step(open_same: Opener, store: Store) -
     taken: list[str] = []
 
     def work(owner: str, mine: Store) -> None:
-        while claims := mine.claim(owner, 3, lease=60.0, now=at(1), runs=[run]):
+        while claims := mine.claim(Demand(owner, 3, lease=60.0, runs=[run]), at(1)):
             taken.extend(each.step for each in claims)
             results = mine.settle([Publication(c, output(mine, c, f"v{c.step}")) for c in claims], at(2))
             assert {each.result for each in results} == {"done"}

@@ -14,7 +14,7 @@ from sidestage.project.project import Project
 from sidestage.run.dispatcher import Dispatcher
 from sidestage.runtime.alone import Occupied, alone
 from sidestage.runtime.lifeline import is_dead, is_living, scratch_is_dead, scratch_name, this_process
-from sidestage.store.records import Environment, NewRun, NewStep, Worker
+from sidestage.store.records import Demand, Environment, NewRun, NewStep, Worker
 
 CODE = """
 import time
@@ -49,7 +49,7 @@ def begin_elsewhere(project, lease):
     run = NewRun("small", "production", "tree", "ann", "", "{}", driver=there.name)
     step = NewStep("small.make@slow", "small.make", "rows", "slow", None)
     run_id = project.store.begin_run(run, [step], now)
-    assert len(project.store.claim("elsewhere:17:4711", 5, lease=lease, now=now, runs=[run_id])) == 1
+    assert len(project.store.claim(Demand("elsewhere:17:4711", 5, lease=lease, runs=[run_id]), now)) == 1
     return run_id
 
 
@@ -80,7 +80,7 @@ def test_a_process_that_slept_through_its_leases_publishes_every_step_once(proje
             run = next((each.id for each in sleepy.store.open_runs()), 0)
             if not slept and len(sleepy.store.attempts(run, "small.make@slow")) == 1:
                 time.sleep(0.5)
-                taken = sleepy.store.claim("other", 1, lease=0.05, now=sleepy.clock.now(), runs=[run])
+                taken = sleepy.store.claim(Demand("other", 1, lease=0.05, runs=[run]), sleepy.clock.now())
                 slept.extend(each.step for each in taken)
             beat(self)
 

@@ -16,12 +16,14 @@ import sys
 import textwrap
 import time
 import zipfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 import sidestage
 from sidestage.errors import ConfigurationError
+from sidestage.runtime.unused import remove_environments, unused_environments
 from sidestage.runtime.virtualenv import Environments
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -223,6 +225,46 @@ def test_a_uv_that_outlives_its_maker_is_waited_for(cache, lock, tmp_path):
     following.communicate(timeout=DEADLINE_SECONDS)
     assert following.returncode == 0
     assert len(left(cache)) == 1
+
+
+HOLD = """
+    import os, sys
+    from pathlib import Path
+    from sidestage.runtime.virtualenv import Environments
+
+    Environments(Path(sys.argv[1])).hold(sys.argv[2])
+    code = "import sys; print('became another program', flush=True); sys.stdin.read()"
+    os.execv(sys.executable, [sys.executable, "-c", code])
+"""
+
+
+def test_an_environment_in_use_is_not_removed_however_long_ago_it_was_made(cache, lock):
+    later = datetime.now(UTC) + timedelta(days=100)
+    python = Environments(cache).interpreter(lock)
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(HOLD), str(cache), lock],
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout.readline() == "became another program\n"
+        assert unused_environments(cache, later) == ()
+        assert remove_environments(cache, left(cache), later) == ()
+        assert said(python, "import small; print(small.answer)") == "42"
+        holder.stdin.close()
+    assert remove_environments(cache, unused_environments(cache, later), later) == (python.parents[1].name,)
+    assert left(cache) == []
+    assert said(Environments(cache).interpreter(lock), "import small; print(small.answer)") == "42"
+
+
+def test_to_ask_for_an_environment_is_to_use_it(cache, lock):
+    python = Environments(cache).interpreter(lock)
+    os.utime(python.parents[1], (0, 0))
+    since = datetime.now(UTC) - timedelta(days=1)
+    assert unused_environments(cache, since) == (python.parents[1].name,)
+    Environments(cache).interpreter(lock)
+    assert unused_environments(cache, since) == ()
 
 
 def test_the_copy_of_sidestage_that_runs_is_added(cache, tmp_path):

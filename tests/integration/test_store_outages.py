@@ -7,6 +7,8 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,12 @@ from tests.servers.postgresql import Server
 from tests.servers.proxy import Fault, Proxy
 
 from sidestage.errors import StoreError
+from sidestage.store.records import Demand, Environment, Failure, NewRun, NewStep
+from sidestage.store.sql import open_store
 from sidestage.store.sql_database import Database
 
 SEED = 1905
+NOW = datetime(2013, 1, 1, tzinfo=UTC)
 STOPS = 6
 THREADS = 3
 COUNT = "SELECT count(*) FROM event WHERE body = %s"
@@ -109,6 +114,20 @@ def test_commits_that_are_lost_again_and_again(server: Server, proxy: Proxy) -> 
     assert proxy.broken >= 20
 
 
+def test_whoever_had_to_wait_for_the_store_is_given_nothing_to_begin(server: Server, proxy: Proxy) -> None:
+    """It may have been told to drain while it waited."""
+    with closing(open_store(f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres")) as store:
+        store.save_environment(Environment("production", None, "", "open", NOW))
+        steps = [NewStep(name, "t", "a/b", name, None, ()) for name in ("s1", "s2")]
+        run = store.begin_run(NewRun("p", "production", "tree", "ann", "", "{}"), steps, NOW)
+        demand = Demand("w1", 1, lease=60.0, runs=[run])
+        (claim,) = store.claim(demand, NOW)
+        proxy.break_next("request lost")
+        settled, claims = store.exchange([Failure(claim, "bug", "it is broken")], demand, NOW)
+        assert (settled[0].result, claims) == ("failed", None)
+        assert [each.step for each in store.claim(demand, NOW)] == ["s2"]
+
+
 def test_a_transaction_that_changed_nothing_leaves_no_token(server: Server, proxy: Proxy) -> None:
     with opened(proxy.port) as database:
         count = "SELECT count(*) FROM transaction_token"
@@ -180,17 +199,19 @@ def test_reading_waits_too(server: Server) -> None:
 
 
 def test_a_server_that_stays_away_is_an_error_that_may_pass(server: Server) -> None:
-    called: list[int] = []
     with opened(port_of(server), patience=0.5) as database:
+        database.write(lambda c: insert(c, "before"))
         server.stop(immediately=True)
         with pytest.raises(StoreError, match=r"lost|reached") as error:
-            database.write(called.append)
+            database.write(lambda c: insert(c, "while it was away"))
         assert error.value.transient
         assert "running" in error.value.hint
         with pytest.raises(StoreError) as error:
-            database.read(called.append)
+            bodies(database)
         assert error.value.transient
-        assert called == []
+        server.start()
+        database.write(lambda c: insert(c, "after"))
+        assert bodies(database) == ["before", "after"]
 
 
 def test_a_commit_that_nobody_can_ask_about_says_so(server: Server, proxy: Proxy) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sidestage.data.version import Digest, Stored, Version
-from sidestage.store.records import Claim, Environment, NewRun, NewStep, Publication
+from sidestage.store.records import Claim, Demand, Environment, NewRun, NewStep, Publication
 from sidestage.store.sql import SqlStore, open_store
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks and signals")
@@ -112,7 +112,7 @@ def worker(url: str, run: int, owner: str, *, hold: bool = False) -> Callable[[i
         with open_store(url) as store:
             while any(each.state not in ("done", "failed") for each in store.steps(run)):
                 for _ in range(20):
-                    claims = store.claim(owner, 3, lease=60, now=NOW, runs=[run])
+                    claims = store.claim(Demand(owner, 3, lease=60, runs=[run]), NOW)
                     if hold:
                         signal.pause()
                     outcomes = [publication(each) for each in claims]
@@ -182,7 +182,7 @@ def test_a_paused_worker_that_wakes_up_late_is_refused(url: str, processes: list
 
     def late(pipe: int) -> None:
         with open_store(url) as store:
-            claims = store.claim("late", 1, lease=0.05, now=NOW, runs=[run])
+            claims = store.claim(Demand("late", 1, lease=0.05, runs=[run]), NOW)
             os.write(pipe, b"claimed\n")
             os.kill(os.getpid(), signal.SIGSTOP)
             (settled,) = store.settle([publication(claims[0])], NOW)
@@ -193,7 +193,7 @@ def test_a_paused_worker_that_wakes_up_late_is_refused(url: str, processes: list
     with open_store(url) as store:
         claims: tuple[Claim, ...] = ()
         while not claims:
-            claims = store.claim("prompt", 1, lease=60, now=NOW, runs=[run])
+            claims = store.claim(Demand("prompt", 1, lease=60, runs=[run]), NOW)
             time.sleep(0.01)
         processes[0].signal(signal.SIGCONT)
         assert processes[0].wait() == (0, ["claimed", "fenced"])

@@ -40,18 +40,18 @@ class Server:
         self._port = _free_port()
         self._settings = [word for setting in settings for word in ("-c", setting)]
         self._as_user = _unprivileged(folder)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[Any] | None = None
         self.url = f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
         words = ("-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
         with self._log() as log:
-            command = [self._programs / "initdb", "-D", self._data, *words]
+            command: list[str | Path] = [self._programs / "initdb", "-D", self._data, *words]
             subprocess.run(command, check=True, **self._how(log))
 
     def start(self) -> None:
         """Start it on the data that is there, and wait until it answers."""
         where = ("-D", self._data, "-k", self._folder, "-h", "127.0.0.1", "-p", str(self._port))
         with self._log() as log:
-            command = [self._programs / "postgres", *where, *self._settings]
+            command: list[str | Path] = [self._programs / "postgres", *where, *self._settings]
             self._process = subprocess.Popen(command, **self._how(log))
         try:
             _wait_until_ready(self.url, self._process)
@@ -100,7 +100,7 @@ def _unprivileged(folder: Path) -> dict[str, Any]:
     return {"user": NOBODY, "group": NOBODY, "extra_groups": []}
 
 
-def _wait_until_ready(url: str, server: subprocess.Popen[bytes]) -> None:
+def _wait_until_ready(url: str, server: subprocess.Popen[Any]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while True:
         try:

@@ -17,6 +17,7 @@ EXIT_CODES = {
     "GateClosed": 3,
     "TaskError": 4,
     "RunFailed": 4,
+    "StreamFailed": 4,
     "DataError": 5,
     "StoreError": 6,
 }

@@ -13,8 +13,10 @@ SOURCE = Path(__file__).parents[2] / "src"
 HEAVY = ["pyarrow", "duckdb", "numpy", "sqlalchemy", "alembic", "rich", "click", "polars", "pandas", "jinja2"]
 NAMES = [
     "Cancelled",
+    "Cron",
     "Daily",
     "Dataset",
+    "Every",
     "Hourly",
     "Limits",
     "Monthly",

@@ -1,4 +1,4 @@
-"""``sidestage clean``: delete what nothing refers to any more."""
+"""``sidestage clean``: delete what nothing refers to or uses any more."""
 
 import click
 
@@ -22,13 +22,14 @@ from sidestage.recovery.cleanup import GRACE_SECONDS
     default=GRACE_SECONDS,
     type=click.FloatRange(0),
     show_default=True,
-    help="Leave younger files alone (seconds).",
+    help="Leave alone what is younger (seconds).",
 )
 @shared(project_option, json_option)
 def command(keep_days: int, really: bool, grace: float, start: str, as_json: bool) -> int:
-    """Delete files that nothing refers to any more.
+    """Delete files that nothing refers to any more, and virtual environments that no task uses.
 
-    Nothing that an environment shows goes, nor anything that a move of the last --keep-days mentions.
+    Nothing that an environment shows goes, nor anything that a move of the last --keep-days mentions, nor a
+    virtual environment in which a process runs or was started since then.
     """
     with Project.open(start) as project:
         garbage = project.clean(keep_days=keep_days, grace=grace, delete=really)
@@ -38,6 +39,7 @@ def command(keep_days: int, really: bool, grace: float, start: str, as_json: boo
     verb = "Deleted" if really else "Would delete"
     console().print(
         f"{verb} {len(garbage.orphans)} orphan files and the files of {len(garbage.versions)} old versions "
-        f"({garbage.bytes / 1e6:.1f} MB)." + ("" if really else " To do it: sidestage clean --yes")
+        f"({garbage.bytes / 1e6:.1f} MB), and {len(garbage.environments)} virtual environments."
+        + ("" if really else " To do it: sidestage clean --yes")
     )
     return 0

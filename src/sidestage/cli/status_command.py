@@ -6,7 +6,7 @@ from rich.table import Table
 
 from sidestage.cli.console import console, escape
 from sidestage.cli.options import json_option, print_json, project_option, shared
-from sidestage.observe.status import RunDetails, RunStatus, Status, read_run, read_status
+from sidestage.observe.status import RunDetails, RunStatus, Status, TriggerStatus, read_run, read_status
 from sidestage.project.project import Project
 from sidestage.store.records import Run, Worker
 
@@ -44,11 +44,27 @@ def _show(status: Status) -> None:
     out.print(table)
     for entry in status.runs:
         _show_run(out, entry)
+    for trigger in status.triggers:
+        _show_trigger(out, trigger)
     for wait in status.waits:
         more = f" and {wait.steps - 1} more" if wait.steps > 1 else ""
         out.print(f"run {wait.run}: {escape(wait.first)}{more} {escape(wait.why)}", soft_wrap=True)
     for worker in status.workers:
         _show_worker(out, worker)
+
+
+def _show_trigger(out: Console, shown: TriggerStatus) -> None:
+    said = [f"trigger of {shown.pipeline}, {shown.trigger}: "]
+    if shown.last is None:
+        said.append("no tick yet")
+    else:
+        began = "nothing to do" if shown.last.run is None else f"run {shown.last.run}"
+        said.append(f"last {shown.last.at:%Y-%m-%d %H:%M:%S} ({began})")
+    if shown.late:
+        said.append(f", late since {shown.next:%Y-%m-%d %H:%M:%S}. {shown.why}")
+    elif shown.next is not None:
+        said.append(f", next {shown.next:%Y-%m-%d %H:%M:%S}")
+    out.print(escape("".join(said).rstrip()), style="red" if shown.late else None, soft_wrap=True)
 
 
 def _show_worker(out: Console, worker: Worker) -> None:

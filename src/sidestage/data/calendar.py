@@ -1,12 +1,17 @@
 """Partitions by local time: hours, days, ISO weeks, months."""
 
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
+from typing import cast
+
+import msgspec
 
 from sidestage.data.localtime import (
     FIRST_YEAR,
     LAST_YEAR,
     change_between,
     day_start,
+    in_utc,
     local,
     next_month,
     offset_at,
@@ -14,14 +19,25 @@ from sidestage.data.localtime import (
 )
 from sidestage.data.partition import unknown_key
 from sidestage.data.timeline import Slot, Timeline
+from sidestage.errors import DefinitionError
 
 _DAY = timedelta(days=1)
 _WEEK = timedelta(days=7)
 _HOUR = timedelta(hours=1)
 _SECOND = timedelta(seconds=1)
+_NOTHING = timedelta()
 
 
-class _Dates(Timeline, frozen=True):
+class _Calendar(Timeline, frozen=True):
+    """Base of all calendars: what happens when their partitions end."""
+
+    @property
+    def closes(self) -> "Closes":
+        """The trigger that ticks whenever a partition of this calendar has ended; add a timedelta to wait."""
+        return Closes(cast("AnyCalendar", self))
+
+
+class _Dates(_Calendar, frozen=True):
     """Base of the calendars whose partitions are made of whole local dates.
 
     A partition lasts from the first moment of its first date to the first moment of the next one's. Where
@@ -155,7 +171,7 @@ class Monthly(_Dates, frozen=True, tag="monthly"):
         return date.fromisoformat(f"{key}-01")
 
 
-class Hourly(Timeline, frozen=True, tag="hourly"):
+class Hourly(_Calendar, frozen=True, tag="hourly"):
     """One partition for each local hour and UTC offset, such as ``2013-11-03T01-0400``.
 
     Of the hour that clocks go through twice there are two partitions, told apart by their offset; of the
@@ -215,6 +231,44 @@ class Hourly(Timeline, frozen=True, tag="hourly"):
         raise unknown_key(
             key, what=f"the key of an hour in {self.tz}", examples=tuple(dict.fromkeys(spellings))
         )
+
+
+AnyCalendar = Daily | Hourly | Weekly | Monthly
+
+
+class Closes(msgspec.Struct, frozen=True, tag="closes"):
+    """A trigger: each partition of a calendar ticks when it has ended, or ``delay`` later.
+
+    Written ``days.closes`` or ``days.closes + timedelta(hours=2)``. Raises DefinitionError for a negative
+    delay: before its end a partition cannot be made.
+    """
+
+    calendar: AnyCalendar
+    delay: timedelta = _NOTHING
+
+    def __post_init__(self) -> None:
+        if self.delay < _NOTHING:
+            raise DefinitionError(
+                f"A partition cannot be made before it has ended, but the trigger's delay is {self.delay}.",
+                hint="Leave the delay out, or give a positive one.",
+            )
+
+    def __add__(self, delay: timedelta) -> "Closes":
+        return Closes(self.calendar, self.delay + delay)
+
+    def after(self, moment: datetime) -> Iterator[datetime]:
+        """Yield the ticks later than a moment, in order, in UTC; they end only if the calendar does."""
+        calendar = self.calendar
+        begin = max(in_utc(moment) - self.delay, calendar.lower)
+        while begin < calendar.upper:
+            slot = calendar.slot_at(begin)
+            yield in_utc(slot.end + self.delay)
+            begin = slot.end
+
+    def describe(self) -> str:
+        """Say when it ticks: 2:00:00 after each day in Europe/Berlin has ended."""
+        later = f"{self.delay} after" if self.delay else "when"
+        return f"{later} each {self.calendar.unit} in {self.calendar.tz} has ended"
 
 
 def _offset_text(offset: timedelta) -> str:

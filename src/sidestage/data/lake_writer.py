@@ -35,7 +35,11 @@ TINY: dict[str, Any] = {"compression": "none", "use_dictionary": False}
 _PENDING_BATCHES = 256
 _WRITE_BUFFER = 1 << 20
 _VERSION_ID = re.compile(r"[0-9a-f]{24}")
-_NO_SPACE = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+_NO_SPACE = frozenset([errno.ENOSPC, errno.EDQUOT])
+
+
+class TooLarge(DataError):
+    """A version was to have more bytes than it may; nothing of it is left."""
 
 
 class LakeWriter(Lake):
@@ -52,10 +56,15 @@ class LakeWriter(Lake):
         version_id: str,
         schema: pa.Schema,
         batches: Iterable[pa.RecordBatch],
+        *,
+        most_bytes: int | None = None,
     ) -> Stored:
-        """Write one version aside; see ``Substrate.write``."""
+        """Write one version aside; see ``Substrate.write``.
+
+        Raises TooLarge, too, before its file has more than ``most_bytes``; None means no limit.
+        """
         try:
-            return self._write(dataset, partition, version_id, schema, batches)
+            return self._write(dataset, partition, version_id, schema, batches, most_bytes)
         finally:
             close = getattr(batches, "close", None)
             if close is not None:
@@ -68,6 +77,7 @@ class LakeWriter(Lake):
         version_id: str,
         schema: pa.Schema,
         batches: Iterable[pa.RecordBatch],
+        most_bytes: int | None,
     ) -> Stored:
         check_dataset_name(dataset)
         if not _VERSION_ID.fullmatch(version_id):
@@ -77,7 +87,7 @@ class LakeWriter(Lake):
             folder = self._folder(dataset)
         final = folder / f"{file_key(partition)}~{version_id}.parquet"
         temporary = folder / f".{final.name}.tmp"
-        sink = _Sink(temporary)
+        sink = _Sink(temporary, most_bytes)
         try:
             _refuse_existing(final)
             made = _write_parquet(sink, schema, batches, digest)
@@ -118,13 +128,14 @@ class LakeWriter(Lake):
 
 
 class _Sink:
-    """A new file that hashes and counts what is written to it."""
+    """A new file that hashes and counts what is written to it; more than ``most`` bytes never are."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, most: int | None) -> None:
         self.size = 0
         self.closed = False  # asked for by pyarrow
         self.is_synced = False
         self._path = path
+        self._most = most
         self._hash = xxhash.xxh3_128()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
         try:
@@ -138,6 +149,8 @@ class _Sink:
         view = memoryview(data).cast("B")
         if self._descriptor is None:  # abandoned: pyarrow still wants to write its footer
             return len(view)
+        if self._most is not None and self.size + len(view) > self._most:
+            raise TooLarge(f"{self._path} was to have more than {self._most:,} bytes.")
         rest = view
         with _space(self._path):
             while rest:
@@ -257,6 +270,12 @@ def _space(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise DataError(
+                f"{path} may not grow any larger: {error.strerror}.",
+                hint="Make smaller partitions, or raise the limit of files' sizes where the command is"
+                " started (ulimit -f); the version that was current before still is.",
+            ) from error
         if error.errno not in _NO_SPACE:
             raise
         raise DataError(

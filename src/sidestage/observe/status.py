@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -10,10 +10,14 @@ import msgspec
 from sidestage.data.version import Version
 from sidestage.errors import NotFound
 from sidestage.observe.waits import Wait, read_waits
+from sidestage.pipeline.trigger import AnyTrigger
 from sidestage.policy.pool import Pool
 from sidestage.runtime.logs import attempt_log
 from sidestage.store.contract import PointerKey, Store
-from sidestage.store.records import Attempt, Environment, Run, Step, Worker
+from sidestage.store.records import Attempt, Environment, Run, Step, Tick, TriggerState, Worker
+
+_PRODUCTION = "production"
+_LATE_AFTER = timedelta(seconds=5)
 
 
 class DatasetStatus(msgspec.Struct, frozen=True):
@@ -67,20 +71,36 @@ class RunDetails(msgspec.Struct, frozen=True):
     warnings: tuple[Warned, ...]
 
 
+class TriggerStatus(msgspec.Struct, frozen=True):
+    """The last and the next tick of a pipeline's trigger (None: there is none), and what that is in words.
+
+    ``late``: the next one is due for some seconds and was not begun; ``why`` says what is in its way, as far
+    as that is known.
+    """
+
+    pipeline: str
+    trigger: str
+    last: Tick | None
+    next: datetime | None
+    late: bool = False
+    why: str = ""
+
+
 class Status(msgspec.Struct, frozen=True):
-    """Environments with how much each has of its own, the newest runs, workers, and what steps wait for."""
+    """Environments, how many pointers each owns, the newest runs, workers, what steps wait for, triggers."""
 
     environments: tuple[Environment, ...]
     own_pointers: dict[str, int]
     runs: tuple[RunStatus, ...]
     workers: tuple[Worker, ...] = ()
     waits: tuple[Wait, ...] = ()
+    triggers: tuple[TriggerStatus, ...] = ()
 
 
 def read_status(
     store: Store, *, runs: int = 5, pools: Collection[Pool] = (), now: datetime | None = None
 ) -> Status:
-    """Return the state of everything that the store knows; what waits only with ``now``."""
+    """Return the state of everything that the store knows; what waits, and triggers, only with ``now``."""
     environments = store.environments()
     return Status(
         environments=environments,
@@ -90,6 +110,39 @@ def read_status(
         runs=tuple(_run_status(store, run) for run in store.runs(limit=runs)),
         workers=store.workers(),
         waits=() if now is None else read_waits(store, pools, now),
+        triggers=() if now is None else read_triggers(store, now),
+    )
+
+
+def read_triggers(store: Store, now: datetime) -> tuple[TriggerStatus, ...]:
+    """Return the last and the next tick of each pipeline that has a trigger."""
+    open_in = {run.pipeline: run.id for run in store.open_runs() if run.environment == _PRODUCTION}
+    workers = any(worker.alive for worker in store.workers())
+    return tuple(
+        _trigger_status(state, state.trigger, open_in.get(state.pipeline), now, workers=workers)
+        for state in store.triggers()
+        if state.trigger is not None
+    )
+
+
+def _trigger_status(
+    state: TriggerState, text: str, open_run: int | None, now: datetime, *, workers: bool
+) -> TriggerStatus:
+    trigger = msgspec.json.decode(text, type=AnyTrigger)
+    due = next(trigger.after(state.reached), None)
+    late = due is not None and due <= now.astimezone(UTC) - _LATE_AFTER
+    why = state.held or ""
+    if open_run is not None:
+        why = f"It waits for the end of run {open_run}."
+    elif not workers:
+        why = "There is no worker to begin it."
+    return TriggerStatus(
+        pipeline=state.pipeline,
+        trigger=trigger.describe(),
+        last=state.last,
+        next=due,
+        late=late,
+        why=why if late else "",
     )
 
 

@@ -61,6 +61,7 @@ def describe(graph: Graph, root: Path, file: ProjectFile) -> Manifest:
                 owner=pipeline.owner,
                 description=pipeline.description,
                 playbook=() if pipeline.playbook is None else pipeline.playbook.failures,
+                trigger=pipeline.trigger,
             )
             for pipeline in graph.pipelines
         ),

@@ -10,6 +10,7 @@ from sidestage.data.keyed import AnyPartitions
 from sidestage.data.mapping import AnyMapping
 from sidestage.errors import NotFound
 from sidestage.pipeline.playbook import KnownFailure
+from sidestage.pipeline.trigger import AnyTrigger
 from sidestage.policy.limits import Limits
 from sidestage.policy.retry import Retry
 
@@ -63,6 +64,7 @@ class PipelineSpec(msgspec.Struct, frozen=True):
     owner: str
     description: str
     playbook: tuple[KnownFailure, ...]
+    trigger: AnyTrigger | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, dict=True):

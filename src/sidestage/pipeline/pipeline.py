@@ -10,6 +10,7 @@ from sidestage.errors import DefinitionError
 from sidestage.pipeline.playbook import Playbook
 from sidestage.pipeline.task import Location, Reads, Task, read_query
 from sidestage.pipeline.terms import Terms
+from sidestage.pipeline.trigger import AnyTrigger
 from sidestage.policy.retry import Retry
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -20,7 +21,8 @@ class Pipeline:
 
     ``owner`` is who is asked when it fails, ``retry`` how often a failed step is tried again unless its task
     says otherwise, ``playbook`` its known failures and their answers, ``terms`` under which its tasks run
-    (limits, runtime, queue, pool), unless they have terms of their own. Raises NameRefused.
+    (limits, runtime, queue, pool), unless they have terms of their own, ``trigger`` when workers begin a run
+    of it by themselves. Raises NameRefused, or DefinitionError for what is no trigger.
     """
 
     def __init__(
@@ -32,13 +34,20 @@ class Pipeline:
         playbook: Playbook | None = None,
         description: str = "",
         terms: Terms | None = None,
+        trigger: AnyTrigger | None = None,
     ) -> None:
+        if trigger is not None and not isinstance(trigger, AnyTrigger):
+            raise DefinitionError(
+                f"Pipeline {name!r}: {trigger!r} is no trigger.",
+                hint="Use days.closes, Every(timedelta(hours=1)) or Cron('0 2 * * *').",
+            )
         self.name = check_pipeline_name(name)
         self.owner = owner
         self.retry = Retry() if retry is None else retry
         self.playbook = playbook
         self.description = description
         self.terms = Terms() if terms is None else terms
+        self.trigger = trigger
         self.tasks: dict[str, Task] = {}
 
     def task(

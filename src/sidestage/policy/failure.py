@@ -23,7 +23,7 @@ RETRYABLE: frozenset[FailureClass] = frozenset({"transient", "rate-limited", "re
 
 _ALL: frozenset[str] = frozenset(get_args(FailureClass))
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EFBIG})
 _UNREACHABLE = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH})
 _STATUS_CLASSES: dict[int, FailureClass] = {
     401: "authentication",

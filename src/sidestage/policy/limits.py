@@ -10,7 +10,7 @@ import msgspec
 from sidestage.errors import DefinitionError
 
 LOG_BYTES = 1_000_000
-"""Bytes of output kept per attempt, unless told otherwise."""
+"""Bytes kept of what an attempt prints, unless told otherwise."""
 
 _UNITS = {
     "B": 1,
@@ -35,7 +35,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     ``memory``: bytes that the worker and all processes it started hold together. ``cpu``: seconds of
     processor time of all of them. ``time``: seconds by the clock. ``files``: files that each process may
-    have open. ``temporary``: bytes in the attempt's temporary folder. ``log``: bytes of output kept.
+    have open. ``temporary``: bytes in the attempt's temporary folder. ``output``: bytes, as they are stored,
+    of the version that is made. ``log``: bytes of what is printed that are kept.
 
     Sizes may be given as text ("2 GB", "512 MiB") and times as timedelta; the fields hold plain numbers.
     Raises DefinitionError for what makes no sense.
@@ -46,6 +47,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     time: float | None = None
     files: int | None = None
     temporary: int | None = None
+    output: int | None = None
     log: int = LOG_BYTES
 
     if TYPE_CHECKING:  # what may be given is wider than what is held
@@ -58,6 +60,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             time: float | timedelta | None = None,
             files: int | None = None,
             temporary: int | str | None = None,
+            output: int | str | None = None,
             log: int | str = LOG_BYTES,
         ) -> None: ...
 
@@ -68,6 +71,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             "time": _seconds("time", self.time),
             "files": _count(self.files),
             "temporary": _bytes("temporary", self.temporary, least=0),
+            "output": _bytes("output", self.output, least=1),
             "log": _log(self.log),
         }
         for name, value in normal.items():

@@ -19,7 +19,7 @@ from sidestage.data.version import Version, new_version_id
 from sidestage.errors import StaleWorld
 from sidestage.runtime.lifeline import this_process
 from sidestage.store.contract import Store
-from sidestage.store.records import Claim, NewRun, NewStep, Publication
+from sidestage.store.records import Claim, Demand, NewRun, NewStep, Publication
 
 DATASET = f"{RESERVED}/discrepancies"
 PIPELINE = RESERVED
@@ -83,7 +83,7 @@ def _begin(store: Store, clock: Clock, environment: str, by: str) -> Claim:
     run = NewRun(PIPELINE, environment, code="", by=by, reason="compare", plan="", driver=me)
     step = NewStep(_STEP, _TASK, DATASET, _PARTITION, expects=shown)
     run_id = store.begin_run(run, [step], clock.now())
-    (claim,) = store.claim(me, 1, lease=_LEASE_SECONDS, now=clock.now(), runs=[run_id])
+    (claim,) = store.claim(Demand(me, 1, lease=_LEASE_SECONDS, runs=[run_id]), clock.now())
     return claim
 
 

@@ -1,6 +1,5 @@
 """Executes a run in this process: begins or reopens it, drives it to its end, or gives it back."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -14,6 +13,7 @@ from sidestage.events import Listener, RunEnded, RunStarted, StepWaits
 from sidestage.pipeline.manifest import Manifest
 from sidestage.pipeline.projectfile import ProjectFile
 from sidestage.plan.plan import Plan, PlannedStep
+from sidestage.project.hearsay import Hearsay
 from sidestage.project.layout import Layout
 from sidestage.project.neighbours import Neighbours
 from sidestage.project.patience import WaitAlarm
@@ -42,15 +42,15 @@ class Execution(msgspec.Struct, frozen=True):
     listener: Listener
     by: str
 
-    def begin(self, plan: Plan, manifest: Manifest, reason: str, *, attached: bool = True) -> int:
-        """Record a run of a plan; this process drives it, or if it is not ``attached``, workers do.
+    def begin(self, plan: Plan, manifest: Manifest, reason: str, crew: Crew | None) -> int:
+        """Record a run of a plan; this process drives it with its ``crew``, or if that is None, workers do.
 
         Raises StoreError while another run of the pipeline is open in the environment, ConfigurationError if
         a task holds slots of a pool that the project does not define.
         """
         require_pools(plan, manifest, self.file)
-        if attached:
-            self._say_that_we_live()
+        if crew is not None:
+            self._say_that_we_live(crew)
         new = NewRun(
             pipeline=plan.pipeline,
             environment=plan.environment,
@@ -58,12 +58,12 @@ class Execution(msgspec.Struct, frozen=True):
             by=self.by,
             reason=reason,
             plan=msgspec.json.encode(plan).decode(),
-            driver=this_process() if attached else None,
+            driver=None if crew is None else this_process(),
         )
-        steps = [_new_step(plan, step, manifest) for step in plan.steps]
+        steps = [new_step(plan, step, manifest) for step in plan.steps]
         return self.store.begin_run(new, steps, self.clock.now(), alone=True)
 
-    def reopen(self, run: Run, manifest: Manifest) -> Plan:
+    def reopen(self, run: Run, manifest: Manifest, crew: Crew) -> Plan:
         """Make a failed or interrupted run go on; return its plan.
 
         Raises StaleWorld if its code is not there any more, StoreError while another run of its pipeline is
@@ -77,7 +77,7 @@ class Execution(msgspec.Struct, frozen=True):
                 hint="Make a new plan: what was published is not made again.",
             )
         require_pools(plan, manifest, self.file)
-        self._say_that_we_live()
+        self._say_that_we_live(crew)
         self.store.reopen_run(run.id, driver=this_process(), alone=True)
         return plan
 
@@ -103,6 +103,8 @@ class Execution(msgspec.Struct, frozen=True):
             tasks[step.task] = tasks.get(step.task, 0) + 1
         self.listener(RunStarted(self.clock.now(), str(run_id), plan.environment, len(plan.steps), tasks))
         tally = Tally()
+        left = (step.id for step in plan.steps if step.id not in done)
+        hearsay = Hearsay(self.store, self.clock, self.listener, run_id, left)
         active = ActiveRun(
             run_id, plan, manifest, home_of(home, run_id), Lake(self.layout.lake), self.layout.logs
         )
@@ -112,13 +114,13 @@ class Execution(msgspec.Struct, frozen=True):
             crew,
             self.clock,
             assignment=Assignment(
-                self._worker(), lease=self.file.run.lease, pools=self.file.pool_list, only=run_id
+                self._worker(crew), lease=self.file.run.lease, pools=self.file.pool_list, only=run_id
             ),
             open_run=lambda _: active,
-            audience=Audience(self.listener, tally),
+            audience=Audience(hearsay, tally),
         )
         try:
-            self._drive(dispatcher, run_id)
+            self._drive(dispatcher, run_id, hearsay)
             crew.wind_down()
             dispatcher.close()
         except BaseException:
@@ -128,7 +130,7 @@ class Execution(msgspec.Struct, frozen=True):
             raise
         return self._summary(run_id, tally, started, done)
 
-    def _drive(self, dispatcher: Dispatcher, run_id: int) -> None:
+    def _drive(self, dispatcher: Dispatcher, run_id: int, hearsay: Hearsay) -> None:
         """Let a dispatcher work until the run has ended, or until it is told to drain and has."""
         alarm = WaitAlarm(self.store, self.file, self.clock)
         neighbours = Neighbours(self.store, self.clock)
@@ -139,6 +141,8 @@ class Execution(msgspec.Struct, frozen=True):
             for wait in alarm.late():
                 self.listener(StepWaits(self.clock.now(), str(wait.run), wait.first, wait.why))
             neighbours.look()
+            hearsay.look()
+        hearsay.catch_up()
 
     def done(self, run_id: int) -> frozenset[str]:
         """Return the steps of a run that are done."""
@@ -218,18 +222,17 @@ class Execution(msgspec.Struct, frozen=True):
             if is_living(worker.name) or (worker.alive and not is_dead(worker.name))
         }
 
-    def _say_that_we_live(self) -> None:
+    def _say_that_we_live(self, crew: Crew) -> None:
         """Or another process could take this one, which is to drive a run, for dead.
 
         It holds no lease yet, but what it is about to record may take longer than one.
         """
         lease = max(_RECORDING_SECONDS, self.file.run.lease)
-        self.store.beat(self._worker(), lease=lease, now=self.clock.now())
+        self.store.beat(self._worker(crew), lease=lease, now=self.clock.now())
 
-    def _worker(self) -> Worker:
+    def _worker(self, crew: Crew) -> Worker:
         now = self.clock.now()
-        slots = self.file.run.workers or os.cpu_count() or 1
-        return Worker(this_process(), (), slots, draining=False, started_at=now, seen_at=now)
+        return Worker(this_process(), (), crew.slots, draining=False, started_at=now, seen_at=now)
 
 
 def changed_tasks(plan: Plan, manifest: Manifest) -> list[str]:
@@ -260,7 +263,7 @@ def _occupied(what: str, holder: str) -> StoreError:
     )
 
 
-def _new_step(plan: Plan, step: PlannedStep, manifest: Manifest) -> NewStep:
+def new_step(plan: Plan, step: PlannedStep, manifest: Manifest) -> NewStep:
     task = manifest.task_by_id[step.task]
     return NewStep(
         id=step.id,

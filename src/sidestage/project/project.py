@@ -39,6 +39,7 @@ from sidestage.release.gate import Gate
 from sidestage.run.crew import Crew
 from sidestage.run.crews import Home
 from sidestage.run.summary import RunSummary, Tally
+from sidestage.runtime.unused import remove_environments, unused_environments
 from sidestage.store.contract import Store, Upgradable
 from sidestage.store.records import Environment, Move, NewMove, PointerChange, Run
 
@@ -104,7 +105,7 @@ class Project:
 
     def plan(self, selection: Selection) -> Plan:
         """Return what would run in production, and why. Runs nothing."""
-        with self._crew(1) as crew:
+        with self._loader() as crew:
             manifest = self._loaded(crew, self._home)
             plan = plan_production(self._world(manifest, None), selection)
         require_pools(plan, manifest, self.file)
@@ -114,7 +115,7 @@ class Project:
         """Return what staging a candidate would run, and why. Runs nothing."""
         laid_out = lay_out(code, self.layout.root, self.layout.releases)
         candidate = new_environment(name, laid_out.name, self.clock.now())
-        with self._crew(1) as crew:
+        with self._loader() as crew:
             manifest = self._loaded(crew, candidate_home(Path(laid_out.root), self.file))
             plan = plan_staging(self._world(manifest, candidate), selection)
         require_pools(plan, manifest, self.file)
@@ -146,7 +147,7 @@ class Project:
             with self._execution.alone(chosen, PRODUCTION):
                 run = self._unfinished(chosen)
                 done = self._execution.done(run.id)
-                plan = self._execution.reopen(run, manifest)
+                plan = self._execution.reopen(run, manifest, crew)
                 return self._execution.execute(run.id, plan, manifest, self._home, crew, done=done)
 
     def stage(
@@ -208,7 +209,7 @@ class Project:
 
         Raises GateClosed if production was never given code: the first complete run does that, attended.
         """
-        with self._crew(1) as crew:
+        with self._loader() as crew:
             manifest = self._loaded(crew, self._home)
         pipeline = selected_pipeline(manifest, selection)
         ensure_production(self.store, self.clock)
@@ -216,7 +217,7 @@ class Project:
             plan = plan_production(self._world(manifest, None), selection)
             require_released(plan)
             require_given(self.store, plan)
-            return self._execution.begin(plan, manifest, reason, attached=False) if plan.steps else None
+            return self._execution.begin(plan, manifest, reason, None) if plan.steps else None
 
     def work(
         self,
@@ -224,9 +225,10 @@ class Project:
         slots: int | None = None,
         queues: tuple[str, ...] = (),
         until_idle: bool = False,
+        triggers: bool = True,
         say: Callable[[Said], None] = lambda _: None,
     ) -> Tally:
-        """Serve open runs, of these queues or of all, until told to stop; see ``Working.work``."""
+        """Serve open runs, of these queues or of all, and begin those that are due; see ``Working.work``."""
         working = Working(
             self.store,
             self.layout,
@@ -236,6 +238,7 @@ class Project:
             self._slots(slots),
             queues,
             say,
+            triggers,
         )
         return working.work(until_idle=until_idle)
 
@@ -263,14 +266,17 @@ class Project:
         return store.finish_migrations() if post else store.pending_post()
 
     def clean(self, *, keep_days: int, grace: float, delete: bool) -> Cleanup:
-        """Delete files that nothing refers to any more, or only say which; see ``recovery.cleanup``."""
+        """Delete what nothing refers to any more, or only say what; see ``recovery.cleanup``."""
         lake, now = Lake(self.layout.lake), self.clock.now()
         spared = Spared(keep_days, grace, self._execution.running_since())
         garbage = find_garbage(self.store, lake, spared, now)
-        if not delete:
-            return garbage
-        clear_scratch(self.layout.scratch)
-        return collect_garbage(self.store, lake, garbage, now)
+        folder, since = self.layout.environments, spared.used_since(now)
+        unused = unused_environments(folder, since)
+        if delete:
+            clear_scratch(self.layout.scratch)
+            garbage = collect_garbage(self.store, lake, garbage, now)
+            unused = remove_environments(folder, unused, since)
+        return msgspec.structs.replace(garbage, environments=unused)
 
     def pipeline_of(self, name: str) -> str:
         """Return the pipeline that a candidate staged. Raises NotFound."""
@@ -304,6 +310,9 @@ class Project:
     def _crew(self, slots: int | None) -> AbstractContextManager[Crew]:
         return open_crew(self.layout, self.file, self.clock, self._slots(slots))
 
+    def _loader(self) -> AbstractContextManager[Crew]:
+        return open_crew(self.layout, self.file, self.clock, 1, only_loads=True)
+
     def _slots(self, asked: int | None) -> int:
         return max(1, asked or self.file.run.workers or os.cpu_count() or 1)
 
@@ -312,7 +321,7 @@ class Project:
         return read_world(self.store, manifest, candidate, name, self.clock.now())
 
     def _execute(self, plan: Plan, manifest: Manifest, home: Home, crew: Crew, reason: str) -> RunSummary:
-        run_id = self._execution.begin(plan, manifest, reason)
+        run_id = self._execution.begin(plan, manifest, reason, crew)
         return self._execution.execute(run_id, plan, manifest, home, crew)
 
     def _withdraw(self, plan: Plan) -> None:

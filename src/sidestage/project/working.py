@@ -17,10 +17,11 @@ from sidestage.events import Listener
 from sidestage.pipeline.manifest import Manifest
 from sidestage.pipeline.projectfile import ProjectFile
 from sidestage.plan.plan import Plan
-from sidestage.project.execution import changed_tasks
+from sidestage.project.execution import Execution, changed_tasks
 from sidestage.project.layout import Layout
 from sidestage.project.neighbours import Neighbours
 from sidestage.project.patience import WaitAlarm
+from sidestage.project.ticking import BY, Ticking
 from sidestage.project.workshop import candidate_home, home_of, new_dispatcher, open_crew
 from sidestage.project.worlds import PRODUCTION
 from sidestage.release.code import find_laid_out, lay_out
@@ -49,7 +50,8 @@ class Said(msgspec.Struct, frozen=True):
 class Working(msgspec.Struct, frozen=True):
     """A worker of a project: where state lies, whom it serves, who listens.
 
-    ``queues`` empty: every queue. ``say`` hears what people should know.
+    ``queues`` empty: every queue. ``say`` hears what people should know. Without ``triggers`` it leaves it to
+    others to begin runs that are due.
     """
 
     store: Store
@@ -60,9 +62,12 @@ class Working(msgspec.Struct, frozen=True):
     slots: int
     queues: tuple[str, ...]
     say: Callable[[Said], None]
+    triggers: bool = True
 
     def work(self, *, until_idle: bool = False) -> Tally:
         """Serve open runs until told to stop by SIGTERM or SIGINT, or with ``until_idle`` until none is open.
+
+        Runs that are due are begun, also before it is idle; nobody waits for those that will be.
 
         The first signal drains: what runs is finished, nothing new is claimed. The second one stops what
         runs, and gives it back.
@@ -87,8 +92,8 @@ class Working(msgspec.Struct, frozen=True):
             )
             watch = _Watch(neighbours, WaitAlarm(self.store, self.file, self.clock), self.say)
             told = _Told()
-            with told.by_signals():
-                self._loop(dispatcher, watch, told, until_idle=until_idle)
+            with told.by_signals(), self._ticking(crew) as ticking:
+                self._loop(dispatcher, watch, ticking, told, until_idle=until_idle)
                 if told.twice:
                     crew.end()  # first, or another worker would begin what still runs here
                 else:
@@ -96,7 +101,28 @@ class Working(msgspec.Struct, frozen=True):
                 dispatcher.close()
         return tally
 
-    def _loop(self, dispatcher: Dispatcher, watch: "_Watch", told: "_Told", *, until_idle: bool) -> None:
+    @contextmanager
+    def _ticking(self, crew: Crew) -> Iterator[Ticking | None]:
+        """Yield what begins the runs that are due, if this worker is to do that."""
+        if not self.triggers:
+            yield None
+            return
+        execution = Execution(self.store, self.layout, self.file, self.clock, self.listener, BY)
+        ticking = Ticking(execution, crew, lambda message, hint: self.say(Said(message, hint)))
+        try:
+            yield ticking
+        finally:
+            ticking.close()
+
+    def _loop(
+        self,
+        dispatcher: Dispatcher,
+        watch: "_Watch",
+        ticking: Ticking | None,
+        told: "_Told",
+        *,
+        until_idle: bool,
+    ) -> None:
         while not told.twice:
             if told.once and not dispatcher.draining:
                 dispatcher.drain()
@@ -105,7 +131,9 @@ class Working(msgspec.Struct, frozen=True):
                 watch.look(dispatcher)
                 if dispatcher.draining and not dispatcher.busy:
                     return
-                if until_idle and not dispatcher.busy and not self._anything_open(dispatcher.refused):
+                if ticking is not None and not dispatcher.draining:
+                    ticking.look()
+                if until_idle and not dispatcher.busy and self._is_idle(dispatcher.refused, ticking):
                     return
             except StoreError as error:
                 if not error.transient:
@@ -114,8 +142,11 @@ class Working(msgspec.Struct, frozen=True):
                 self.say(Said(error.message, error.hint))
                 time.sleep(_TROUBLE_SECONDS)
 
-    def _anything_open(self, refused: Collection[int]) -> bool:
-        return any(run.id not in refused and run.pipeline != RESERVED for run in self.store.open_runs())
+    def _is_idle(self, refused: Collection[int], ticking: Ticking | None) -> bool:
+        """Whether there is nothing that this worker could do; what is due may wait for a run it refused."""
+        there = [run.id for run in self.store.open_runs() if run.pipeline != RESERVED]
+        settled = ticking is None or ticking.settled or bool(there)
+        return settled and all(run in refused for run in there)
 
     def find(self, run_id: int) -> tuple[Run, Home]:
         """Return a run and where its code is loaded. Raises NotFound if either is not there."""

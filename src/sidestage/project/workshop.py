@@ -31,12 +31,16 @@ _LOAD_SECONDS = 1.0
 
 
 @contextmanager
-def open_crew(layout: Layout, file: ProjectFile, clock: Clock, slots: int) -> Iterator[Crew]:
+def open_crew(
+    layout: Layout, file: ProjectFile, clock: Clock, slots: int, *, only_loads: bool = False
+) -> Iterator[Crew]:
     """Yield a crew of up to ``slots`` processes; they are gone afterwards, and so are their files.
 
-    Processes that a dead worker of this host left behind are ended first.
+    Processes that a dead worker of this host left behind are ended first, or they would run beside what is
+    begun here; not for a crew that ``only_loads`` code.
     """
-    end_orphans()
+    if not only_loads:
+        end_orphans()
     with layout.workspace() as scratch:
         places = Places(
             state=layout.state,

@@ -24,17 +24,21 @@ class Cleanup(msgspec.Struct, frozen=True):
     """What a cleanup would delete, or did.
 
     ``orphans`` are files that no version knows, relative to the lake; ``versions`` are those that nobody can
-    go back to.
+    go back to, ``bytes`` the size of both. ``environments`` are virtual environments that no task uses.
     """
 
     orphans: tuple[str, ...]
     versions: tuple[str, ...]
     bytes: int
     keep_days: int
+    environments: tuple[str, ...] = ()
 
 
 class Spared(msgspec.Struct, frozen=True):
-    """What must be left alone: versions for ``keep_days`` after their last use, files for ``grace`` seconds.
+    """What must be left alone.
+
+    Versions and virtual environments are, for ``keep_days`` after their last use, and whatever is younger
+    than ``grace`` seconds.
 
     ``since`` is when the oldest of the runs began that are being executed, None if there is none: a file
     that is younger may be about to be published.
@@ -47,6 +51,10 @@ class Spared(msgspec.Struct, frozen=True):
     def file_age(self, now: datetime) -> float:
         """Return the age in seconds up to which a file is left alone."""
         return self.grace if self.since is None else max(self.grace, (now - self.since).total_seconds())
+
+    def used_since(self, now: datetime) -> datetime:
+        """Return since when a virtual environment must have been in use to be left alone."""
+        return now - max(timedelta(days=self.keep_days), timedelta(seconds=self.grace))
 
 
 def find_garbage(store: Store, lake: Lake, spared: Spared, now: datetime) -> Cleanup:

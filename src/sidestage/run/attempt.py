@@ -184,7 +184,7 @@ def _class_of(error: BaseException) -> FailureClass:
     if isinstance(error, OutputError | DataError):
         cause = error.__cause__
         own = "schema" if isinstance(error, OutputError) else classify(error)
-        return classify(cause) if isinstance(cause, OSError) else own
+        return classify(cause) if isinstance(cause, OSError | MemoryError) else own
     try:
         return classify(error)
     except Exception:  # noqa: BLE001  # it looks at attributes of users' exceptions, which may be code, too

@@ -49,7 +49,7 @@ class Crew:
     """
 
     def __init__(self, slots: int, start: Callable[[Home], Hand], clock: Clock, lake: Lake) -> None:
-        self._slots = slots
+        self.slots = slots
         self._start = start
         self._clock = clock
         self._lake = lake
@@ -69,7 +69,7 @@ class Crew:
     def free(self) -> int:
         """How many requests it would take now."""
         given = sum(len(hand.requests) for hand in self._hands) + len(self._backlog)
-        return self._slots * self._pace.ahead - given
+        return self.slots * self._pace.ahead - given
 
     @property
     def busy(self) -> bool:
@@ -162,13 +162,13 @@ class Crew:
         idle = [hand for hand in mine if not hand.requests]
         if idle:
             return idle[0]
-        if len(self._hands) < self._slots or self._make_room():
+        if len(self._hands) < self.slots or self._make_room():
             return self._begin(home)
         return min(mine, key=lambda hand: len(hand.requests), default=None)
 
     def _make_room(self) -> bool:
         """End an idle process if there are as many as may be; return whether there is room now."""
-        if len(self._hands) < self._slots:
+        if len(self._hands) < self.slots:
             return True
         idle = next((hand for hand in self._hands if hand.is_idle), None)
         if idle is None:

@@ -6,7 +6,7 @@ very same code runs in production and in the deterministic simulation.
 
 import math
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 import msgspec
@@ -22,7 +22,7 @@ from sidestage.run.assignment import Assignment, Audience, Chance, Done
 from sidestage.run.crews import Answered, CodeLost, Crews, Found, WorkerDied
 from sidestage.run.messages import Written
 from sidestage.store.contract import Store
-from sidestage.store.records import Claim, Failure, Outcome, Publication, Reuse, Settled
+from sidestage.store.records import Claim, Demand, Failure, Outcome, Publication, Reuse, Settled
 
 _BEATS_PER_LEASE = 5
 _LISTEN_SECONDS = 0.05
@@ -109,15 +109,15 @@ class Dispatcher:
         """Do one round, waiting up to ``wait`` seconds for something to happen; return whether it did."""
         self._beat()
         self._look()
-        reused = self._start_steps()
-        if self._perhaps_over and not (self._given or reused):
+        self._start_steps()
+        if self._perhaps_over and not (self._given or self._unsettled):
             self._look(at_once=True)
-        self._unsettled += reused
+        reused = bool(self._unsettled)
         found = self._crews.collect(0.0 if reused or self._came_in else self._patience(wait))
         self._came_in += found
         self._take_in()
         self._settle()
-        return bool(found or reused)
+        return bool(found) or reused
 
     def close(self) -> None:
         """Stop what is in hand, give it back, and say goodbye."""
@@ -229,39 +229,45 @@ class Dispatcher:
             for version in versions:
                 del self._given[version]
 
-    def _start_steps(self) -> list[Outcome]:
-        """Claim what is ready and have it run; return what needs no running after all."""
+    def _start_steps(self) -> None:
+        """Claim what may be ready, and have it run."""
+        demand = self._demand()
+        if demand is not None and self._may_be_ready:
+            now = self._clock.now()
+            self._begin(demand, self._store.claim(demand, now), now)
+
+    def _demand(self) -> Demand | None:
+        """Return what could be begun now, if anything."""
         free = self._crews.free
-        if self._draining or not self._may_be_ready or free <= 0 or not self._runs:
-            return []
-        now = self._clock.now()
-        assignment = self._assignment
-        claims = self._store.claim(
+        if self._draining or free <= 0 or not self._runs:
+            return None
+        mine = self._assignment
+        return Demand(
             self._worker.name,
             free,
-            lease=assignment.lease,
-            now=now,
-            runs=self._runs.keys(),
-            queues=assignment.queues,
-            pools=assignment.pools,
+            mine.lease,
+            runs=tuple(self._runs),
+            queues=mine.queues,
+            pools=mine.pools,
         )
-        self._may_be_ready = len(claims) == free
+
+    def _begin(self, demand: Demand, claims: Sequence[Claim], now: datetime) -> None:
+        """Have claimed steps run, or note that they need no running after all."""
+        self._may_be_ready = len(claims) == demand.limit
         by_run: defaultdict[int, list[Claim]] = defaultdict(list)
         for claim in claims:
             by_run[claim.run].append(claim)
-        reused: list[Outcome] = []
         for run, mine in by_run.items():
             active = self._runs[run]
             active.recall(self._store, (claim.step for claim in mine))
             for claim in mine:
                 prepared = active.prepare(claim, self._chance.version_id())
                 if isinstance(prepared, Reuse):
-                    reused.append(prepared)
+                    self._unsettled.append(prepared)
                 else:
                     self._given[prepared.request.version] = prepared
                     self._listener(StepStarted(now, str(run), claim.step, claim.attempt))
                     self._crews.submit(prepared.request, prepared.home)
-        return reused
 
     def _refuse(self, lost: CodeLost) -> None:
         """Give back the steps of runs whose code this worker cannot run, and leave them to others."""
@@ -303,22 +309,32 @@ class Dispatcher:
             self._discard(found.answer.stored)
 
     def _settle(self) -> None:
+        """Settle what came in, and begin what can be done next: the same commit does for both."""
         outcomes = self._unsettled
         if not outcomes:
             return
         now = self._clock.now()
+        demand = self._demand()
+        claims: tuple[Claim, ...] | None = None
         try:
-            settled = self._store.settle(outcomes, now)
+            if demand is None:
+                settled = self._store.settle(outcomes, now)
+            else:
+                settled, claims = self._store.exchange(outcomes, demand, now)
             results = [self._without_doubt(*each) for each in zip(outcomes, settled, strict=True)]
         except SidestageError:
             # It may have been settled all the same: the answer is what did not come.
             self._in_doubt.update(each.version.id for each in outcomes if isinstance(each, Publication))
             raise
         self._unsettled = []
-        self._may_be_ready = True
         for outcome, result in zip(outcomes, results, strict=True):
             self._became(outcome, result, now)
         self._in_doubt.clear()
+        if demand is not None and claims is not None:
+            self._begin(demand, claims, now)
+        # Only a claim of its own looks for what is to be tried again.
+        if claims is None or any(isinstance(each, Failure) for each in outcomes):
+            self._may_be_ready = True
         ended = {outcome.claim.run for outcome in outcomes} - {
             prepared.claim.run for prepared in self._given.values()
         }

@@ -22,7 +22,7 @@ def main(arguments: list[str]) -> int:
     requirements, cache, parent, *command = arguments[1:]
     end_with_parent(int(parent))
     try:
-        python = Environments(Path(cache)).interpreter(Path(requirements))
+        python = Environments(Path(cache)).hold(Path(requirements))
         # What this interpreter finds elsewhere is not what the environment asked for.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         words = [str(python) if word == "{python}" else word for word in command]

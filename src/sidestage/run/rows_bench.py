@@ -7,16 +7,18 @@ import duckdb
 
 from sidestage.checks.audit import audit
 from sidestage.data.check import Finding
-from sidestage.data.lake_writer import LakeWriter
+from sidestage.data.lake_writer import LakeWriter, TooLarge
 from sidestage.data.partition import Partition
 from sidestage.data.version import Stored
 from sidestage.errors import CheckFailed
 from sidestage.pipeline.task import Task
+from sidestage.policy.limits import size_text
 from sidestage.run.attempt import Stopwatch
 from sidestage.run.inputs import read_input
 from sidestage.run.messages import Execute
 from sidestage.run.outputs import to_batches
 from sidestage.run.query import fresh_connection, run_query
+from sidestage.runtime.rlimits import LimitExceeded
 
 
 class RowsBench:
@@ -41,7 +43,10 @@ class RowsBench:
         returns: object,
         watch: Stopwatch,
     ) -> Stored:
-        """Run the task's own code and write what it returns aside."""
+        """Run the task's own code and write what it returns aside.
+
+        Raises LimitExceeded as soon as that is more than the attempt may write.
+        """
         with watch:
             if task.function is None:
                 files = {entry.parameter: [Path(file) for file in entry.files] for entry in request.inputs}
@@ -52,8 +57,16 @@ class RowsBench:
         # A generator that was left half-way must still get to its finally blocks.
         with contextlib.closing(batches):
             dataset = f"{self._area}{task.writes.name}"
-            timed = watch.timed(batches)
-            return self._lake.write(dataset, request.partition, request.version, schema, timed)
+            timed, most = watch.timed(batches), request.limits.output
+            try:
+                return self._lake.write(
+                    dataset, request.partition, request.version, schema, timed, most_bytes=most
+                )
+            except TooLarge as error:
+                raise LimitExceeded(
+                    f"Returned more output than its limit of {size_text(most or 0)}.",
+                    hint="Raise the task's limit, or return less.",
+                ) from error
 
     def audit(self, task: Task, stored: Stored, findings: list[Finding]) -> None:
         """Add what the task's checks find; raise CheckFailed if one of them blocks. Nothing stays then."""

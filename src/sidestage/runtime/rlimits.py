@@ -49,9 +49,9 @@ def attempt_limits(limits: Limits) -> Iterator[None]:
     """Hold this process to the limits of one attempt; afterwards it has those that it had before.
 
     To be used in the main thread. Raises LimitExceeded in the block when the processor time is used up (again
-    each second, should the block go on), and in place of a MemoryError or of a refusal to open one more file
-    that leaves the block. Processes that the block starts inherit the limits. An attempt that crashes
-    writes no core file.
+    each second, should the block go on), and in place of a refusal that leaves the block: of memory, of one
+    more open file, or of a file that is larger than the system lets this process write. Processes that the
+    block starts inherit the limits. An attempt that crashes writes no core file.
     """
     with contextlib.ExitStack() as undo:
         _set(undo, resource.RLIMIT_CORE, 0)
@@ -63,15 +63,27 @@ def attempt_limits(limits: Limits) -> Iterator[None]:
             undo.enter_context(_cpu(limits.cpu))
         try:
             yield
-        except MemoryError as error:
-            if limits.memory is None:
+        except (MemoryError, OSError) as error:
+            found = _exceeded_by(error, limits)
+            if found is None:
                 raise
-            needed = f"Needed more memory than its limit of {size_text(limits.memory)}."
-            raise _exceeded(needed) from error
-        except OSError as error:
-            if limits.files is None or error.errno not in _TOO_MANY_FILES:
-                raise
-            raise _exceeded(f"Opened more files than its limit of {limits.files}.") from error
+            raise found from error
+
+
+def _exceeded_by(error: MemoryError | OSError, limits: Limits) -> LimitExceeded | None:
+    """Return what is to be said of a refusal of the system, None if it was due to no limit that we know."""
+    refused = errno.ENOMEM if isinstance(error, MemoryError) else error.errno
+    if refused == errno.ENOMEM and limits.memory is not None:
+        return _exceeded(f"Needed more memory than its limit of {size_text(limits.memory)}.")
+    if refused in _TOO_MANY_FILES and limits.files is not None:
+        return _exceeded(f"Opened more files than its limit of {limits.files}.")
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if refused == errno.EFBIG and most != resource.RLIM_INFINITY:
+        return LimitExceeded(
+            f"Wrote a file larger than the {size_text(most)} that the system lets this process write.",
+            hint="Write smaller files, or raise that limit where the command is started: ulimit -f",
+        )
+    return None
 
 
 @contextmanager

@@ -22,16 +22,14 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from sidestage.about import PACKAGE, VERSION
 from sidestage.errors import ConfigurationError
-from sidestage.runtime.lifeline import scratch_name
+from sidestage.runtime.unused import aside, clear_aside, lock_of
 
 _HASH = re.compile(r"(^|\s)--hash[= ]")
 _ELSEWHERE = re.compile(r"\s*(-[rce]|--(requirement|constraint|editable))")
@@ -59,29 +57,57 @@ class Environments:
 
         Raises ConfigurationError if there is no uv, if the text refers to other files, or if uv refuses.
         """
+        python, lock = self._take(requirements)
+        os.close(lock)
+        return python
+
+    def hold(self, requirements: Path | str) -> Path:
+        """Return an interpreter as ``interpreter`` does, of an environment that nobody removes from now on.
+
+        Not while this process lives, under whatever program, nor one that inherits its open files.
+        """
+        python, lock = self._take(requirements)
+        os.set_inheritable(lock, True)  # noqa: FBT003  # takes no keyword
+        return python
+
+    def _take(self, requirements: Path | str) -> tuple[Path, int]:
+        """Return the interpreter of an environment, and the descriptor that holds its lock with others."""
         text = _text(requirements)
         _require_whole(text)
         folder = self._cache / _key(text)
-        python = folder / "bin" / "python"
-        if not folder.exists():
-            self._cache.mkdir(parents=True, exist_ok=True)
-            with _locked(self._cache / f"{folder.name}.lock") as lock:
+        self._cache.mkdir(parents=True, exist_ok=True)
+        lock = os.open(lock_of(folder), os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            while not _is_there(folder, lock):
+                fcntl.flock(lock, fcntl.LOCK_EX)
                 if not folder.exists():
                     self._make(folder, text, lock)
-        return python
+            os.utime(folder)  # or it would seem to be unused
+        except BaseException:
+            os.close(lock)
+            raise
+        return folder / "bin" / "python", lock
 
     def _make(self, folder: Path, text: str, lock: int) -> None:
         uv = self._uv or _find_uv()
-        for remains in self._cache.glob(f".{folder.name}.*"):  # the lock is ours, so their makers are gone
-            shutil.rmtree(remains, ignore_errors=True)
-        aside = self._cache / f".{folder.name}.{scratch_name(uuid.uuid4().hex)}"
+        clear_aside(folder)
+        new = aside(folder)
         try:
-            _run([*uv, "venv", "--quiet", "--relocatable", "--python", sys.executable, str(aside)], lock)
-            _install(uv, aside, text, lock)
+            _run([*uv, "venv", "--quiet", "--relocatable", "--python", sys.executable, str(new)], lock)
+            _install(uv, new, text, lock)
             os.sync()  # a power cut must not leave the final name with files that are not whole
-            aside.rename(folder)
+            new.rename(folder)
         finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            shutil.rmtree(new, ignore_errors=True)
+
+
+def _is_there(folder: Path, lock: int) -> bool:
+    """Hold a lock together with others; whether the environment is there, and so stays.
+
+    The system gives the lock back when its last holder ends.
+    """
+    fcntl.flock(lock, fcntl.LOCK_SH)
+    return folder.exists()
 
 
 def _install(uv: Sequence[str], folder: Path, text: str, lock: int) -> None:
@@ -181,14 +207,3 @@ def _run(command: Sequence[str], lock: int) -> None:
             f"uv could not make the environment (exit status {ended.returncode}):\n{said}",
             hint="Look at the lock file, and at uv's settings for the index.",
         )
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    """Hold the lock of a file, waiting for it; the system gives it back when its last holder ends."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield descriptor
-    finally:
-        os.close(descriptor)

@@ -19,6 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from sidestage.clock import Clock, SystemClock
 from sidestage.errors import StoreError
 from sidestage.store.faults import is_lock_timeout
+from sidestage.store.prepared import Prepared
 
 PATIENCE_SECONDS = 60.0
 """How long a transaction waits for a server that cannot be reached."""
@@ -32,12 +33,14 @@ TOKENS = Table(
     Column("at", DateTime(timezone=True), nullable=False),
 )
 
-_LEAVE = text("""
+_LEAVE = Prepared(
+    text("""
     INSERT INTO transaction_token (writer, number, at)
     SELECT :writer, :number, clock_timestamp() WHERE pg_current_xact_id_if_assigned() IS NOT NULL
     ON CONFLICT (writer) DO UPDATE SET number = excluded.number, at = excluded.at
     RETURNING CAST(pg_current_xact_id() AS text)
 """)
+)
 
 # As an insert, because only that waits for a row which an unfinished transaction has inserted.
 _LOOK = text("""
@@ -101,13 +104,13 @@ def leave_token(connection: Connection) -> Token | None:
     known: dict[Any, Any] = connection.info
     writer, number = known.get("token") or (uuid.uuid4().hex, 0)
     number += 1
-    transaction = connection.scalar(_LEAVE, {"writer": writer, "number": number})
-    if transaction is None:
+    left = _LEAVE.rows(connection, {"writer": writer, "number": number})
+    if not left:
         return None
     if number == 1:
         connection.execute(_FORGET)
     known["token"] = (writer, number)
-    return Token(writer, number, str(transaction))
+    return Token(writer, number, str(left[0][0]))
 
 
 def took_effect(engine: Engine, token: Token, patience: Patience, place: str) -> bool:

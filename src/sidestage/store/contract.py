@@ -10,30 +10,34 @@ What an implementer must keep, whatever the database:
 - *No wall-clock reads*: times that are shown to people are passed in as ``now``.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 from sidestage.data.version import Version
-from sidestage.policy.pool import Pool
 from sidestage.store.records import (
     Attempt,
     Beat,
     Claim,
     ComparisonRecord,
+    Demand,
     Environment,
     EventEntry,
+    Exchanged,
     Holding,
     Move,
     NewMove,
     NewRun,
     NewStep,
+    NewTick,
     Outcome,
     PointerEntry,
     Run,
     RunState,
     Settled,
     Step,
+    Tick,
+    TriggerState,
     Waiting,
     Worker,
 )
@@ -192,21 +196,8 @@ class Runs(Protocol):
         """Return the runs that have not ended, oldest first, with an empty ``plan``."""
         ...
 
-    def claim(
-        self,
-        owner: str,
-        limit: int,
-        *,
-        lease: float,
-        now: datetime,
-        runs: Collection[int] | None = None,
-        queues: Collection[str] | None = None,
-        pools: Collection[Pool] = (),
-    ) -> tuple[Claim, ...]:
-        """Claim up to ``limit`` ready steps for ``lease`` seconds: older runs first, then as planned.
-
-        ``runs`` and ``queues`` confine what is claimed (None: anything). Steps that hold slots of a pool are
-        claimed only if ``pools`` names it and enough of it is free.
+    def claim(self, demand: Demand, now: datetime) -> tuple[Claim, ...]:
+        """Claim ready steps: older runs first, then as planned.
 
         Before that, in all runs: a step whose lease has expired becomes ready again and its attempt is marked
         abandoned; a step waiting for a retry becomes ready when its time has come. A claim need not survive
@@ -275,6 +266,14 @@ class Runs(Protocol):
         """
         ...
 
+    def exchange(self, outcomes: Sequence[Outcome], demand: Demand, now: datetime) -> Exchanged:
+        """Settle, and claim what is ready then, all in one transaction.
+
+        Leases that have expired and retries whose time has come are left to ``claim``. So is everything if
+        it took more than one try: whoever had to wait for the store may not want to begin anything now.
+        """
+        ...
+
     def reopen_run(self, run_id: int, *, driver: str | None = None, alone: bool = False) -> int:
         """Make the run running and its failed steps ready again; return how many steps are still to be done.
 
@@ -300,8 +299,43 @@ class Runs(Protocol):
         ...
 
 
-class Store(Catalog, Runs, Protocol):
-    """Both, over one database, so that publishing and finishing a step are one transaction."""
+class Ticks(Protocol):
+    """Triggers of pipelines, and their ticks: each is begun once, in order, whoever looks."""
+
+    def declare_triggers(self, triggers: Mapping[str, str], now: datetime) -> None:
+        """Say which pipelines have triggers now (JSON by pipeline), all others have none any more.
+
+        From ``now`` on ticks are due of those that had none before; those that had one go on where they are.
+        """
+        ...
+
+    def triggers(self) -> tuple[TriggerState, ...]:
+        """Return how far the ticks are of each pipeline that ever had a trigger, by name."""
+        ...
+
+    def begin_tick(
+        self, tick: NewTick, run: NewRun | None, steps: Sequence[NewStep], now: datetime
+    ) -> Tick | None:
+        """Record a tick together with the run that it begins, or with none if there is nothing to do.
+
+        Return None, and change nothing, if the tick before it is not the last one of its pipeline (any more),
+        or the pipeline never had a trigger: then somebody else was first. What held the tick up is forgotten.
+
+        Raises what ``begin_run`` does with ``alone``; then the tick is not recorded.
+        """
+        ...
+
+    def hold_tick(self, pipeline: str, why: str) -> None:
+        """Note why the next tick, which is due, could not be begun."""
+        ...
+
+    def ticks(self, pipeline: str, *, limit: int = 20) -> tuple[Tick, ...]:
+        """Return the ticks of a pipeline that were begun, newest first."""
+        ...
+
+
+class Store(Catalog, Runs, Ticks, Protocol):
+    """All of them, over one database, so that publishing and finishing a step are one transaction."""
 
     def close(self) -> None:
         """Release the database."""

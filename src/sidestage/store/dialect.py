@@ -133,7 +133,6 @@ def engines(url: URL, uptime: Uptime | None = None) -> Engines:
         case "postgresql":
             engine = create_engine(
                 _with_psycopg(url),
-                pool_pre_ping=True,
                 execution_options=_COUNTED,
                 connect_args=_arguments(url),
             )

@@ -1,12 +1,15 @@
 """What the store remembers, as frozen values."""
 
+from collections.abc import Collection
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from sidestage.data.check import Finding
 from sidestage.data.version import Version
+from sidestage.errors import StoreError
+from sidestage.policy.pool import Pool
 
 EnvironmentState = Literal["open", "promoted", "closed"]
 RunState = Literal["running", "done", "failed", "cancelled"]
@@ -119,6 +122,21 @@ class Claim(msgspec.Struct, frozen=True):
     owner: str
     attempt: int
     fence: int
+
+
+class Demand(msgspec.Struct, frozen=True):
+    """What a worker would run now: up to ``limit`` steps, each under a lease of ``lease`` seconds.
+
+    ``runs`` and ``queues`` confine what is claimed (None: anything). Steps that hold slots of a pool are
+    claimed only if ``pools`` names it and enough of it is free.
+    """
+
+    owner: str
+    limit: int
+    lease: float
+    runs: Collection[int] | None = None
+    queues: Collection[str] | None = None
+    pools: Collection[Pool] = ()
 
 
 class Waiting(msgspec.Struct, frozen=True):
@@ -235,6 +253,13 @@ class Settled(msgspec.Struct, frozen=True):
     result: Literal["done", "reused", "retry", "failed", "fenced", "stale"]
 
 
+class Exchanged(NamedTuple):
+    """What became of outcomes, and what was claimed together with them; None if nothing was tried."""
+
+    settled: tuple[Settled, ...]
+    claims: tuple[Claim, ...] | None
+
+
 class PointerChange(msgspec.Struct, frozen=True):
     """One pointer's move. None means: no pointer there."""
 
@@ -327,3 +352,47 @@ class EventEntry(msgspec.Struct, frozen=True):
     run: int | None
     kind: str
     body: str
+
+
+class NewTick(msgspec.Struct, frozen=True):
+    """A tick to be begun: a moment (UTC) at which a pipeline's trigger made it due.
+
+    ``previous`` is the moment of the tick before it, or the one since which ticks are due. Raises StoreError
+    if that is not earlier.
+    """
+
+    pipeline: str
+    at: datetime
+    previous: datetime
+
+    def __post_init__(self) -> None:
+        if self.at <= self.previous:
+            raise StoreError(f"The tick of {self.pipeline!r} at {self.at} is not later than {self.previous}.")
+
+
+class Tick(msgspec.Struct, frozen=True):
+    """A tick that was begun. ``run`` is the run that was begun for it, None if there was nothing to do."""
+
+    pipeline: str
+    at: datetime
+    run: int | None
+    made_at: datetime
+
+
+class TriggerState(msgspec.Struct, frozen=True):
+    """How far the ticks of a pipeline are. ``trigger`` is the JSON of its trigger, None if it has none now.
+
+    Ticks later than ``since`` are due in their time. ``held`` says why the next one, though due, could not be
+    begun when it was last tried.
+    """
+
+    pipeline: str
+    trigger: str | None
+    since: datetime
+    last: Tick | None = None
+    held: str | None = None
+
+    @property
+    def reached(self) -> datetime:
+        """The moment up to which every tick was begun."""
+        return self.since if self.last is None else max(self.since, self.last.at)

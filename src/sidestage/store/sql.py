@@ -10,10 +10,11 @@ from sidestage.store.sql_events import SqlEvents
 from sidestage.store.sql_moves import SqlMoves
 from sidestage.store.sql_runs import SqlRuns
 from sidestage.store.sql_settle import SqlSettle
+from sidestage.store.sql_ticks import SqlTicks
 from sidestage.store.sql_workers import SqlWorkers
 
 
-class SqlStore(SqlCatalog, SqlMoves, SqlRuns, SqlClaims, SqlWorkers, SqlSettle, SqlEvents):
+class SqlStore(SqlCatalog, SqlMoves, SqlRuns, SqlClaims, SqlWorkers, SqlSettle, SqlEvents, SqlTicks):
     """The catalog and the record of runs in one database.
 
     Usable from several threads, and from several processes that each open their own. Every method raises

@@ -1,10 +1,10 @@
 """Who runs which step: claims under a lease, measured by the database's clock."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Connection,
@@ -23,17 +23,14 @@ from sqlalchemy import (
 )
 
 from sidestage.events import StepStarted
-from sidestage.policy.pool import Pool
 from sidestage.store.dialect import DatabaseClock, locks_rows
-from sidestage.store.prepared import Prepared
-from sidestage.store.records import Claim, Holding, Waiting
+from sidestage.store.prepared import Prepared, change_all
+from sidestage.store.records import Claim, Demand, Holding, Waiting
 from sidestage.store.sql_database import SqlPart
-from sidestage.store.sql_events import append
+from sidestage.store.sql_events import appended
 from sidestage.store.sql_rows import batches
 from sidestage.store.tables import attempt, run, step, worker
 from sidestage.store.wakeups import announce
-
-T = TypeVar("T")
 
 # Literals, because partial indexes are only used for conditions known when a statement is prepared.
 READY = step.c.state == literal_column("'ready'")
@@ -182,20 +179,9 @@ class _Pooled(NamedTuple):
 class SqlClaims(SqlPart):
     """Gives steps to those who run them, and takes them back."""
 
-    def claim(
-        self,
-        owner: str,
-        limit: int,
-        *,
-        lease: float,
-        now: datetime,
-        runs: Collection[int] | None = None,
-        queues: Collection[str] | None = None,
-        pools: Collection[Pool] = (),
-    ) -> tuple[Claim, ...]:
-        """Claim up to ``limit`` ready steps for ``lease`` seconds: older runs first, then as planned."""
-        wanted = _Wanted(owner, limit, lease, now, _unless_none(runs), _unless_none(queues), pools)
-        return self._database.write(partial(_claim, wanted=wanted), lazily=True)
+    def claim(self, demand: Demand, now: datetime) -> tuple[Claim, ...]:
+        """Claim ready steps: older runs first, then as planned."""
+        return self._database.write(partial(_claim, demand=demand, now=now), lazily=True)
 
     def abandon(self, owner: str, now: datetime, *, run: int | None = None) -> int:
         """Make ready again all steps that an owner, known to be gone, was running; return how many."""
@@ -221,102 +207,90 @@ class SqlClaims(SqlPart):
         return None if seconds is None else max(0.0, seconds)
 
 
-def _unless_none(values: Collection[T] | None) -> frozenset[T] | None:
-    return None if values is None else frozenset(values)
-
-
-class _Wanted(NamedTuple):
-    owner: str
-    limit: int
-    lease: float
-    now: datetime
-    runs: frozenset[int] | None
-    queues: frozenset[str] | None
-    pools: Collection[Pool]
-
-    def serves(self, ready: _Pooled) -> bool:
-        return (self.runs is None or ready.run in self.runs) and (
-            self.queues is None or ready.queue in self.queues
-        )
-
-
 def let_go_of_all(connection: Connection, run_id: int, now: datetime) -> int:
     """Make ready again all steps of a run that anybody was running; return how many."""
     return _let_go(connection, _ABANDON_ALL, {"of_run": run_id, "now": now})
 
 
-def _claim(connection: Connection, wanted: _Wanted) -> tuple[Claim, ...]:
-    _let_go(connection, _DUE, {"now": wanted.now})
-    if wanted.limit <= 0:
+def take(connection: Connection, demand: Demand, now: datetime) -> tuple[Claim, ...]:
+    """Claim steps that are ready, within a transaction."""
+    if demand.limit <= 0:
         return ()
-    taken = _claim_pooled(connection, wanted) if wanted.pools else []
-    if len(taken) < wanted.limit:
-        taken += _claim_unpooled(connection, wanted, wanted.limit - len(taken))
+    taken = _claim_pooled(connection, demand) if demand.pools else []
+    if len(taken) < demand.limit:
+        taken += _claim_unpooled(connection, demand, demand.limit - len(taken))
     taken.sort()
-    _note(connection, taken, wanted)
-    return tuple(Claim(row.run, row.id, wanted.owner, row.attempt, row.fence) for row in taken)
+    _note(connection, taken, demand.owner, now)
+    return tuple(Claim(row.run, row.id, demand.owner, row.attempt, row.fence) for row in taken)
 
 
-def _claim_unpooled(connection: Connection, wanted: _Wanted, limit: int) -> list[_Taken]:
-    values: dict[str, Any] = {"by_owner": wanted.owner, "at_most": limit, "lease": wanted.lease}
-    if wanted.runs is not None:
-        values["runs"] = sorted(wanted.runs)
-    if wanted.queues is not None:
-        values["queues"] = sorted(wanted.queues)
-    statement = _CLAIM_FREE[locks_rows(connection), wanted.runs is not None, wanted.queues is not None]
+def _claim(connection: Connection, demand: Demand, now: datetime) -> tuple[Claim, ...]:
+    _let_go(connection, _DUE, {"now": now})
+    return take(connection, demand, now)
+
+
+def _claim_unpooled(connection: Connection, demand: Demand, limit: int) -> list[_Taken]:
+    values: dict[str, Any] = {"by_owner": demand.owner, "at_most": limit, "lease": demand.lease}
+    if demand.runs is not None:
+        values["runs"] = sorted(set(demand.runs))
+    if demand.queues is not None:
+        values["queues"] = sorted(set(demand.queues))
+    statement = _CLAIM_FREE[locks_rows(connection), demand.runs is not None, demand.queues is not None]
     return [_Taken._make(row) for row in statement.rows(connection, values)]
 
 
-def _claim_pooled(connection: Connection, wanted: _Wanted) -> list[_Taken]:
+def _claim_pooled(connection: Connection, demand: Demand) -> list[_Taken]:
     """Claim steps that hold slots of a pool, as far as they are free, in order."""
     if not _POOLED.rows(connection, {}):
         return []
     if locks_rows(connection):  # what is free can be counted by one worker at a time only
         connection.execute(_LOCK_POOLS)
-    pools = {pool.name: pool for pool in wanted.pools}
+    pools = {pool.name: pool for pool in demand.pools}
     held: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for holding in connection.execute(_HOLDINGS):
         held[holding.pool][holding.pipeline] += holding.slots
     taken: list[_Taken] = []
     for ready in map(_Pooled._make, _POOLED.rows(connection, {})):
         pool = pools.get(ready.pool)
-        if pool is None or not wanted.serves(ready):
+        if pool is None or not _serves(demand, ready):
             continue
         if min(ready.slots, pool.slots) > pool.free_for(ready.pipeline, held[pool.name]):
             continue
         values = {
-            "by_owner": wanted.owner,
-            "lease": wanted.lease,
+            "by_owner": demand.owner,
+            "lease": demand.lease,
             "of_run": ready.run,
             "at_position": ready.position,
         }
         taken += [_Taken._make(row) for row in _CLAIM_ONE.rows(connection, values)]
         held[pool.name][ready.pipeline] += ready.slots
-        if len(taken) == wanted.limit:
+        if len(taken) == demand.limit:
             break
     return taken
 
 
-def _note(connection: Connection, taken: Sequence[_Taken], wanted: _Wanted) -> None:
+def _serves(demand: Demand, ready: _Pooled) -> bool:
+    return (demand.runs is None or ready.run in demand.runs) and (
+        demand.queues is None or ready.queue in demand.queues
+    )
+
+
+def _note(connection: Connection, taken: Sequence[_Taken], owner: str, now: datetime) -> None:
     if not taken:
         return
-    _INSERT_ATTEMPT.change(
-        connection,
-        [
-            {
-                "run": row.run,
-                "position": row.position,
-                "number": row.attempt,
-                "owner": wanted.owner,
-                "state": "running",
-                "started_at": wanted.now,
-            }
-            for row in taken
-        ],
-    )
-    append(
-        connection, ((row.run, StepStarted(wanted.now, str(row.run), row.id, row.attempt)) for row in taken)
-    )
+    attempts = [
+        {
+            "run": row.run,
+            "position": row.position,
+            "number": row.attempt,
+            "owner": owner,
+            "state": "running",
+            "started_at": now,
+        }
+        for row in taken
+    ]
+    started = ((row.run, StepStarted(now, str(row.run), row.id, row.attempt)) for row in taken)
+    change_all(connection, [(_INSERT_ATTEMPT, attempts), *appended(started)])
 
 
 def _abandon(connection: Connection, owner: str, now: datetime, run_id: int | None) -> int:

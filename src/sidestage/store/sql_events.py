@@ -1,12 +1,12 @@
 """The record of what happened: append-only, written in the transaction that did it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 
 from sqlalchemy import Connection, bindparam, select
 
 from sidestage.events import Event
-from sidestage.store.prepared import Prepared
+from sidestage.store.prepared import Parameters, Prepared, change_all
 from sidestage.store.records import EventEntry
 from sidestage.store.sql_database import SqlPart
 from sidestage.store.sql_rows import as_json
@@ -24,12 +24,16 @@ _AFTER = (
 
 def append(connection: Connection, events: Iterable[tuple[int | None, Event]]) -> None:
     """Append events, each with the run that it belongs to."""
+    change_all(connection, appended(events))
+
+
+def appended(events: Iterable[tuple[int | None, Event]]) -> list[tuple[Prepared, Sequence[Parameters]]]:
+    """Return the change that appends events, to be done together with others."""
     rows = [
         {"at": event.at, "run": run, "kind": type(event).__name__, "body": as_json(event)}
         for run, event in events
     ]
-    if rows:
-        _INSERT.change(connection, rows)
+    return [(_INSERT, rows)] if rows else []
 
 
 class SqlEvents(SqlPart):

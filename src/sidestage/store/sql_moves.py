@@ -9,19 +9,17 @@ import msgspec
 from sqlalchemy import Connection, Table, and_, bindparam, delete, select, tuple_, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from sidestage.errors import NotFound, StaleWorld, StoreError
 from sidestage.events import PointersMoved
 from sidestage.store.dialect import insert_if_absent
+from sidestage.store.outcomes import KnownVersion
 from sidestage.store.prepared import Prepared
 from sidestage.store.records import Move, NewMove, PointerChange, PointerEntry
+from sidestage.store.refusals import Change, cannot_undo, no_move, refuse_moved, refuse_twice, require_data
 from sidestage.store.sql_database import LostRaceError, SqlPart
 from sidestage.store.sql_events import append
 from sidestage.store.sql_rows import as_json, batches, move_of
 from sidestage.store.sql_runs import require_environment
 from sidestage.store.tables import environment, move, pointer, pointer_log, released, version
-
-_NAMED = 3
-"""How many moved pointers an error names."""
 
 _CHANGES = (
     select(pointer_log.c.dataset, pointer_log.c.partition, pointer_log.c.previous, pointer_log.c.version)
@@ -40,12 +38,7 @@ _HOLD_VERSIONS = Prepared(
 _INSERT_LOG = Prepared(pointer_log.insert())
 
 
-class _Change(NamedTuple):
-    """What one row of a table of pointers must show before (``old``) and shall show after (``new``)."""
-
-    key: tuple[str, ...]
-    old: str | None
-    new: str | None
+_Change = Change[tuple[str, ...]]
 
 
 class _Pointers(NamedTuple):
@@ -132,11 +125,11 @@ class SqlMoves(SqlPart):
 
 def _move(connection: Connection, new: NewMove, now: datetime) -> Move:
     code_name = require_environment(connection, new.environment)
-    data = [_Change((c.dataset, c.partition), c.old, c.new) for c in new.changes]
-    code = [_Change((c.task,), c.old, c.new) for c in new.code]
-    _refuse_twice(data)
-    _refuse_twice(code)
-    _require_data(connection, new.changes)
+    data: list[_Change] = [Change((c.dataset, c.partition), c.old, c.new) for c in new.changes]
+    code: list[_Change] = [Change((c.task,), c.old, c.new) for c in new.code]
+    refuse_twice(data)
+    refuse_twice(code)
+    require_data(new.changes, _hold_versions(connection, new.changes))
     made = _insert_move(connection, new, code_name, now)
     if new.undoes is not None:
         _mark_undone(connection, new, made.id)
@@ -183,51 +176,21 @@ def _mark_undone(connection: Connection, new: NewMove, move_id: int) -> None:
     )
     if marked.rowcount == 1:
         return
-    undone = connection.scalar(
+    undone_by = connection.scalar(
         select(move.c.undone_by).where(move.c.id == new.undoes, move.c.environment == new.environment)
     )
-    if undone is None:
-        raise NotFound(f"There is no move {new.undoes} of {new.environment!r} to be undone.")
-    raise StaleWorld(
-        f"Move {new.undoes} of {new.environment!r} was undone already, by move {undone}.",
-        hint="Look at the moves again; nothing was changed.",
-    )
+    raise cannot_undo(new, undone_by)
 
 
-def _require_data(connection: Connection, changes: Sequence[PointerChange]) -> None:
-    """Hold the versions that are to be shown, and refuse those that are not what they are said to be."""
-    wanted = {change.new: (change.dataset, change.partition) for change in changes if change.new is not None}
-    rows: dict[str, tuple[Any, ...]] = {}
-    for some in batches(sorted(wanted)):
-        rows.update((row[0], row) for row in _HOLD_VERSIONS.rows(connection, {"ids": some}))
-    for change in changes:
-        if change.new is None:
-            continue
-        row = rows.get(change.new)
-        if row is None:
-            raise NotFound(f"There is no version {change.new}, which {_name(change)} was to show.")
-        _, dataset, partition, is_gone = row
-        if (dataset, partition) != (change.dataset, change.partition):
-            raise StoreError(
-                f"Version {change.new} is one of {dataset} [{partition}], not of {_name(change)}."
-            )
-        if is_gone:
-            raise StaleWorld(
-                f"The data of version {change.new} of {_name(change)} is gone.",
-                hint="It was removed because nothing showed it; nothing was changed.",
-            )
-
-
-def _name(change: PointerChange) -> str:
-    return f"{change.dataset} [{change.partition}]"
-
-
-def _refuse_twice(changes: Sequence[_Change]) -> None:
-    seen: set[tuple[str, ...]] = set()
-    for change in changes:
-        if change.key in seen:
-            raise StoreError(f"{_named(change.key)} is changed twice in one move.")
-        seen.add(change.key)
+def _hold_versions(connection: Connection, changes: Sequence[PointerChange]) -> dict[str, KnownVersion]:
+    """Return the versions that are to be shown, as far as there are such; nobody removes their data now."""
+    wanted = sorted({change.new for change in changes if change.new is not None})
+    found: dict[str, KnownVersion] = {}
+    for some in batches(wanted):
+        for row in _HOLD_VERSIONS.rows(connection, {"ids": some}):
+            known = KnownVersion._make(row)
+            found[known.id] = known
+    return found
 
 
 def _swap_all(
@@ -240,7 +203,7 @@ def _swap_all(
         return
     savepoint.rollback()
     for kind, changes in swaps:
-        _refuse_if_moved(connection, kind, environment, changes)
+        refuse_moved(environment, changes, _shown(connection, kind, environment, changes))
     raise LostRaceError
 
 
@@ -294,29 +257,6 @@ def _shown(
     return shown
 
 
-def _refuse_if_moved(
-    connection: Connection, kind: _Pointers, environment: str, changes: Sequence[_Change]
-) -> None:
-    """Raise StaleWorld, naming the first few, if any row does not show the old value of its change."""
-    shown = _shown(connection, kind, environment, changes)
-    moved = [change for change in changes if shown.get(change.key) != change.old]
-    if not moved:
-        return
-    named = "; ".join(
-        f"{_named(change.key)} shows {shown.get(change.key, 'nothing')} instead of {change.old or 'nothing'}"
-        for change in moved[:_NAMED]
-    )
-    more = f"; and {len(moved) - _NAMED} more" if len(moved) > _NAMED else ""
-    raise StaleWorld(
-        f"{len(moved)} of {len(changes)} in {environment!r} moved meanwhile: {named}{more}.",
-        hint="Nothing was changed. Compare again, then promote what was compared.",
-    )
-
-
-def _named(key: tuple[str, ...]) -> str:
-    return f"{key[0]} [{key[1]}]" if len(key) > 1 else f"task {key[0]!r}"
-
-
 def _log(connection: Connection, made: Move) -> None:
     lines = [
         {
@@ -338,6 +278,6 @@ def _log(connection: Connection, made: Move) -> None:
 def _details(connection: Connection, move_id: int) -> Move:
     row = connection.execute(select(move).where(move.c.id == move_id)).one_or_none()
     if row is None:
-        raise NotFound(f"There is no move {move_id}.", hint="Is its number right?")
+        raise no_move(move_id)
     changes = connection.execute(_CHANGES, {"of_move": move_id})
     return msgspec.structs.replace(move_of(row), changes=tuple(PointerChange(*change) for change in changes))

@@ -8,11 +8,11 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, func, or_, select, update
 
-from sidestage.errors import NotFound, StoreError
 from sidestage.events import RunStarted
 from sidestage.store.dialect import know_sizes
 from sidestage.store.prepared import Prepared
 from sidestage.store.records import Attempt, NewRun, NewStep, Run, RunState, Step
+from sidestage.store.refusals import another_run, no_environment, no_run, positions_of
 from sidestage.store.sql_database import SqlPart
 from sidestage.store.sql_endings import end, end_if_over
 from sidestage.store.sql_events import append
@@ -51,9 +51,9 @@ class SqlRuns(SqlPart):
         Raises NotFound for an unknown environment, StoreError if two steps have the same id, a step comes
         after one that does not stand before it, or another run is open that it should be alone with.
         """
-        positions = _positions(steps)
-        begin = partial(_begin, new=run, steps=steps, positions=positions, now=now, alone=alone)
-        return self._database.write(begin)
+        positions = positions_of(steps)
+        work = partial(begin, new=run, steps=steps, positions=positions, now=now, alone=alone)
+        return self._database.write(work)
 
     def open_runs(self) -> tuple[Run, ...]:
         """Return the runs that have not ended, oldest first, with an empty ``plan``."""
@@ -117,21 +117,7 @@ class SqlRuns(SqlPart):
         return self._database.read(partial(_task_seconds, tasks=tasks))
 
 
-def _positions(steps: Sequence[NewStep]) -> dict[str, int]:
-    positions: dict[str, int] = {}
-    for position, each in enumerate(steps):
-        for before in each.after:
-            if before not in positions:
-                raise StoreError(
-                    f"Step {each.id!r} comes after {before!r}, which does not stand before it in the plan."
-                )
-        if each.id in positions:
-            raise StoreError(f"Two steps of the plan have the id {each.id!r}.")
-        positions[each.id] = position
-    return positions
-
-
-def _begin(
+def begin(
     connection: Connection,
     new: NewRun,
     steps: Sequence[NewStep],
@@ -140,6 +126,7 @@ def _begin(
     *,
     alone: bool,
 ) -> int:
+    """Record a run, as ``begin_run`` does, in a transaction that does more; return its id."""
     require_environment(connection, new.environment)
     if new.key is not None:
         begun = connection.scalar(select(run.c.id).where(run.c.key == new.key))
@@ -190,11 +177,7 @@ def _refuse_second(connection: Connection, pipeline: str, environment_name: str)
         .limit(1)
     ).one_or_none()
     if other is not None:
-        whose = f" by {other.driver}" if other.driver else ", waiting for workers or run by them"
-        raise StoreError(
-            f"Run {other.id} of {pipeline!r} in {environment_name!r} is open{whose}.",
-            hint=f"Wait for it, or end it: sidestage cancel {other.id}",
-        )
+        raise another_run(other.id, pipeline, environment_name, other.driver)
 
 
 def _step_row(run_id: int, position: int, new: NewStep, now: datetime) -> dict[str, Any]:
@@ -222,7 +205,7 @@ def require_environment(connection: Connection, name: str) -> str:
     """Return the name of the code that an environment runs, holding its row. Raises NotFound."""
     code = connection.scalar(select(environment.c.code).where(environment.c.name == name).with_for_update())
     if code is None:
-        raise NotFound(f"There is no environment {name!r}.", hint="Is its name spelt right?")
+        raise no_environment(name)
     return str(code)
 
 
@@ -274,7 +257,7 @@ def _end(connection: Connection, run_id: int, state: RunState, now: datetime) ->
 
 def _require_run(connection: Connection, run_id: int) -> None:
     if connection.scalar(select(run.c.id).where(run.c.id == run_id)) is None:
-        raise NotFound(f"There is no run {run_id}.", hint="Is its number right?")
+        raise no_run(run_id)
 
 
 def _task_seconds(connection: Connection, tasks: Collection[str]) -> dict[str, float]:

@@ -9,17 +9,18 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache, partial
-from typing import Any
+from itertools import chain
 
 from sqlalchemy import Connection, and_, bindparam, case, select, update
 
 from sidestage.store.dialect import DatabaseClock, insert_if_absent, locks_rows
 from sidestage.store.outcomes import Group, HeldStep, KnownVersion, Rows, judge
-from sidestage.store.prepared import Prepared
-from sidestage.store.records import Outcome, Publication, Reuse, Settled
+from sidestage.store.prepared import Parameters, Prepared, change_all, find_all
+from sidestage.store.records import Demand, Exchanged, Outcome, Publication, Reuse, Settled
+from sidestage.store.sql_claims import take
 from sidestage.store.sql_database import LostRaceError, SqlPart
 from sidestage.store.sql_endings import end_if_over
-from sidestage.store.sql_events import append
+from sidestage.store.sql_events import appended
 from sidestage.store.sql_rows import batches, findings_json, version_row
 from sidestage.store.tables import (
     attempt,
@@ -32,7 +33,7 @@ from sidestage.store.tables import (
     step_order,
     version,
 )
-from sidestage.store.wakeups import announce
+from sidestage.store.wakeups import announced
 
 _STEPS = Prepared(
     select(
@@ -68,7 +69,7 @@ _STEPS = Prepared(
 )
 
 # So that no move can release other code, or point elsewhere, between looking and writing.
-_HOLD_ENVIRONMENTS = (
+_HOLD_ENVIRONMENTS = Prepared(
     select(environment.c.name)
     .where(
         environment.c.name.in_(
@@ -76,15 +77,17 @@ _HOLD_ENVIRONMENTS = (
         )
     )
     .order_by(environment.c.name)
-    .with_for_update(read=True)
+    .with_for_update(read=True),
+    listed=["runs"],
 )
 
 # Or else two workers that settle the last two steps of a run at once would each leave its end to the other.
-_HOLD_RUNS = (
+_HOLD_RUNS = Prepared(
     select(run.c.id)
     .where(run.c.id.in_(bindparam("runs", expanding=True)))
     .order_by(run.c.id)
-    .with_for_update()
+    .with_for_update(key_share=True),
+    listed=["runs"],
 )
 
 _KNOWN = Prepared(
@@ -196,6 +199,13 @@ class SqlSettle(SqlPart):
             return ()
         return self._database.write(partial(_settle, outcomes=outcomes, now=now))
 
+    def exchange(self, outcomes: Sequence[Outcome], demand: Demand, now: datetime) -> Exchanged:
+        """Settle, and claim what is ready then, all in one transaction."""
+        first = iter([demand])
+        return self._database.write(
+            lambda connection: _exchange(connection, outcomes, next(first, None), now)
+        )
+
 
 def _settle(connection: Connection, outcomes: Sequence[Outcome], now: datetime) -> tuple[Settled, ...]:
     group = _look(connection, outcomes, now)
@@ -204,6 +214,13 @@ def _settle(connection: Connection, outcomes: Sequence[Outcome], now: datetime) 
     for run_id in sorted({row["of_run"] for row in group.rows.ended_steps}):
         end_if_over(connection, run_id, now)
     return settled
+
+
+def _exchange(
+    connection: Connection, outcomes: Sequence[Outcome], demand: Demand | None, now: datetime
+) -> Exchanged:
+    settled = _settle(connection, outcomes, now)
+    return Exchanged(settled, None if demand is None else take(connection, demand, now))
 
 
 def _look(connection: Connection, outcomes: Sequence[Outcome], now: datetime) -> Group:
@@ -216,37 +233,41 @@ def _look(connection: Connection, outcomes: Sequence[Outcome], now: datetime) ->
                 ids.add(outcome.version.id)
             case Reuse():
                 ids.add(outcome.version)
-    group = Group(now)
+    held: list[tuple[Prepared, Parameters]] = []
     if locks_rows(connection):
-        connection.execute(_HOLD_ENVIRONMENTS, {"runs": sorted(by_run)}).all()
-        connection.execute(_HOLD_RUNS, {"runs": sorted(by_run)}).all()
-    for run_id in sorted(by_run):
-        for some in batches(sorted(by_run[run_id])):
-            for row in _STEPS.rows(connection, {"of_run": run_id, "ids": some}):
-                group.hold(HeldStep._make(row))
-    for some in batches(sorted(ids)):
-        for row in _KNOWN.rows(connection, {"ids": some}):
-            known = KnownVersion._make(row)
-            group.known[known.id] = known
+        runs = {"runs": sorted(by_run)}
+        held = [(_HOLD_ENVIRONMENTS, runs), (_HOLD_RUNS, runs)]
+    steps = [
+        (_STEPS, {"of_run": run_id, "ids": some})
+        for run_id in sorted(by_run)
+        for some in batches(sorted(by_run[run_id]))
+    ]
+    known = [(_KNOWN, {"ids": some}) for some in batches(sorted(ids))]
+    found = find_all(connection, [*held, *steps, *known])[len(held) :]
+    group = Group(now)
+    for row in chain.from_iterable(found[: len(steps)]):
+        group.hold(HeldStep._make(row))
+    for version_known in map(KnownVersion._make, chain.from_iterable(found[len(steps) :])):
+        group.known[version_known.id] = version_known
     return group
 
 
 def _write(connection: Connection, rows: Rows) -> None:
-    _execute(connection, _INSERT_VERSION, [version_row(*made) for made in rows.versions])
-    _execute(connection, _insert_pointer(connection.dialect.name), rows.new_pointers)
-    _execute(connection, _SET_POINTER, rows.moved_pointers)
-    _execute(connection, _END_STEP, rows.ended_steps)
-    _execute(connection, _RETRY_STEP, rows.retried_steps)
-    attempts = [{**each, "new_findings": findings_json(each["new_findings"])} for each in rows.attempts]
-    _execute(connection, _END_ATTEMPT, attempts)
-    _execute(connection, _INSERT_LOG, rows.log)
-    if rows.done:
-        _FREE_DEPENDENTS.change(connection, rows.done)
-        announce(connection)
-    append(connection, rows.events)
-
-
-def _execute(connection: Connection, statement: Prepared, rows: Sequence[dict[str, Any]]) -> None:
     """Write rows, each of which must take effect: if one did not, another transaction was faster."""
-    if rows and statement.change(connection, rows) != len(rows):
+    attempts = [{**each, "new_findings": findings_json(each["new_findings"])} for each in rows.attempts]
+    written: list[tuple[Prepared, Sequence[Parameters]]] = [
+        (_INSERT_VERSION, [version_row(*made) for made in rows.versions]),
+        (_insert_pointer(connection.dialect.name), rows.new_pointers),
+        (_SET_POINTER, rows.moved_pointers),
+        (_END_STEP, rows.ended_steps),
+        (_RETRY_STEP, rows.retried_steps),
+        (_END_ATTEMPT, attempts),
+        (_INSERT_LOG, rows.log),
+    ]
+    written = [each for each in written if each[1]]
+    freed: list[tuple[Prepared, Sequence[Parameters]]] = [(_FREE_DEPENDENTS, rows.done)] if rows.done else []
+    if rows.attempts:
+        freed += announced(connection)
+    counts = change_all(connection, [*written, *freed, *appended(rows.events)])
+    if any(count != len(each) for count, (_, each) in zip(counts, written, strict=False)):
         raise LostRaceError

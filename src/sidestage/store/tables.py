@@ -206,6 +206,28 @@ version = Table(
     Index(None, "task", "id"),
 )
 
+# Triggers of pipelines, as JSON (NULL: it has none any more), and why the next tick could not be begun.
+trigger = Table(
+    "trigger",
+    metadata,
+    Column("pipeline", Word, primary_key=True),
+    Column("trigger", Text, nullable=True),
+    Column("since", Moment, nullable=False),
+    Column("held", Text, nullable=True),
+    sqlite_with_rowid=False,
+)
+
+# Append-only. ``run`` is NULL where there was nothing to do.
+tick = Table(
+    "tick",
+    metadata,
+    Column("pipeline", Word, ForeignKey("trigger.pipeline"), primary_key=True),
+    Column("at", Moment, primary_key=True),
+    Column("run", Id, ForeignKey("run.id"), nullable=True),
+    Column("made_at", Moment, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 pointer = Table(
     "pointer",
     metadata,

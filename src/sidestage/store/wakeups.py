@@ -6,6 +6,7 @@ or its server is away, none comes. So whoever waits also looks from time to time
 used by one thread at a time, and closed before the store.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Engine, text
@@ -13,12 +14,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sidestage.clock import Clock, SystemClock
 from sidestage.store.faults import explained
+from sidestage.store.prepared import Parameters, Prepared, change_all
 
 _CHANNEL = "sidestage"
 _AGAIN_SECONDS = 1.0
 
 # Stores in other schemas of the same database use the same channel.
-_ANNOUNCE = text(f"SELECT pg_notify('{_CHANNEL}', current_schema())")
+_ANNOUNCE = Prepared(text(f"SELECT pg_notify('{_CHANNEL}', current_schema())"))
 
 
 def announce(connection: Connection) -> None:
@@ -26,8 +28,12 @@ def announce(connection: Connection) -> None:
 
     Repeated calls in one transaction wake once. On SQLite every commit is heard anyway.
     """
-    if connection.dialect.name == "postgresql":
-        connection.execute(_ANNOUNCE)
+    change_all(connection, announced(connection))
+
+
+def announced(connection: Connection) -> list[tuple[Prepared, Sequence[Parameters]]]:
+    """Return the change that wakes those who wait, to be done together with others; none on SQLite."""
+    return [(_ANNOUNCE, [{}])] if connection.dialect.name == "postgresql" else []
 
 
 class SqliteWakeups:

@@ -1,13 +1,12 @@
 """Stores that break one promise each: the simulation must find every one of them out."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
 
-from sidestage.policy.pool import Pool
 from sidestage.store.outcomes import HeldStep
-from sidestage.store.records import Beat, Claim, Failure, Outcome, Settled, Worker
+from sidestage.store.records import Beat, Claim, Demand, Failure, Outcome, Settled, Worker
 from sidestage.testing.faulty_store import FaultyStore
 from sidestage.testing.memory_tables import StepRow
 
@@ -35,20 +34,8 @@ class Uncancelled(FaultyStore):
 class Endless(FaultyStore):
     """Grants leases that never end."""
 
-    def claim(
-        self,
-        owner: str,
-        limit: int,
-        *,
-        lease: float,
-        now: datetime,
-        runs: Collection[int] | None = None,
-        queues: Collection[str] | None = None,
-        pools: Collection[Pool] = (),
-    ) -> tuple[Claim, ...]:
-        """Claim for ever."""
-        del lease
-        return super().claim(owner, limit, lease=_FOR_EVER, now=now, runs=runs, queues=queues, pools=pools)
+    def _granted(self, demand: Demand) -> Demand:
+        return msgspec.structs.replace(demand, lease=_FOR_EVER)
 
     def beat(self, worker: Worker, *, lease: float, now: datetime) -> Beat:
         """Beat for ever."""
@@ -59,20 +46,9 @@ class Endless(FaultyStore):
 class Overfull(FaultyStore):
     """Gives out more slots of a pool than there are."""
 
-    def claim(
-        self,
-        owner: str,
-        limit: int,
-        *,
-        lease: float,
-        now: datetime,
-        runs: Collection[int] | None = None,
-        queues: Collection[str] | None = None,
-        pools: Collection[Pool] = (),
-    ) -> tuple[Claim, ...]:
-        """Claim as if the pools were larger."""
-        larger = [msgspec.structs.replace(pool, slots=pool.slots * 2) for pool in pools]
-        return super().claim(owner, limit, lease=lease, now=now, runs=runs, queues=queues, pools=larger)
+    def _granted(self, demand: Demand) -> Demand:
+        larger = [msgspec.structs.replace(pool, slots=pool.slots * 2) for pool in demand.pools]
+        return msgspec.structs.replace(demand, pools=larger)
 
 
 class Forgetful(FaultyStore):

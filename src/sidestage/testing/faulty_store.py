@@ -6,9 +6,9 @@ from typing import NamedTuple, NoReturn, Protocol, Self
 
 from sidestage.data.version import Version
 from sidestage.errors import StoreError
-from sidestage.policy.pool import Pool
-from sidestage.store.records import Beat, Claim, Outcome, Run, RunState, Settled, Worker
+from sidestage.store.records import Beat, Claim, Demand, Exchanged, Outcome, Run, RunState, Settled, Worker
 from sidestage.testing.chaos import Chaos, Fault, Rates
+from sidestage.testing.memory_claims import take
 from sidestage.testing.memory_store import MemoryEar, MemoryStore
 from sidestage.testing.memory_tables import Tables
 from sidestage.testing.witness import Witness
@@ -195,23 +195,17 @@ class FaultyStore(MemoryStore):
         """Return an ear for changes that may interest a worker."""
         return FaultyEar(self._tables, self._chaos, can_wait=self._ear_can_wait)
 
-    def claim(
-        self,
-        owner: str,
-        limit: int,
-        *,
-        lease: float,
-        now: datetime,
-        runs: Collection[int] | None = None,
-        queues: Collection[str] | None = None,
-        pools: Collection[Pool] = (),
-    ) -> tuple[Claim, ...]:
+    def claim(self, demand: Demand, now: datetime) -> tuple[Claim, ...]:
         """Claim, and have it witnessed."""
         with self._line.call("claim"):
-            claims = super().claim(owner, limit, lease=lease, now=now, runs=runs, queues=queues, pools=pools)
-            self._witness.claimed(claims, lease)
+            claims = super().claim(self._granted(demand), now)
+            self._witness.claimed(claims, demand.lease)
             self._line.answered(claims)
             return claims
+
+    def _granted(self, demand: Demand) -> Demand:
+        """Return a demand as this store grants it."""
+        return demand
 
     def beat(self, worker: Worker, *, lease: float, now: datetime) -> Beat:
         """Beat, and have it witnessed."""
@@ -229,6 +223,17 @@ class FaultyStore(MemoryStore):
             self._line.answered(settled)
         self._witness.acknowledged(outcomes, settled)
         return settled
+
+    def exchange(self, outcomes: Sequence[Outcome], demand: Demand, now: datetime) -> Exchanged:
+        """Settle and claim, and have both witnessed."""
+        with self._line.call("exchange"):
+            settled = self._commit(outcomes, now)
+            claims = take(self._tables, self._granted(demand), now)
+            self._witness.settled(outcomes, settled)
+            self._witness.claimed(claims, demand.lease)
+            self._line.answered((settled, claims))
+        self._witness.acknowledged(outcomes, settled)
+        return Exchanged(settled, claims)
 
     def _commit(self, outcomes: Sequence[Outcome], now: datetime) -> tuple[Settled, ...]:
         return super().settle(outcomes, now)

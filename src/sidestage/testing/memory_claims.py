@@ -8,8 +8,7 @@ from itertools import islice
 import msgspec
 
 from sidestage.events import StepStarted
-from sidestage.policy.pool import Pool
-from sidestage.store.records import Attempt, Beat, Claim, Holding, Waiting, Worker
+from sidestage.store.records import Attempt, Beat, Claim, Demand, Holding, Waiting, Worker
 from sidestage.testing.memory_tables import (
     IN_PLAN_ORDER,
     MemoryPart,
@@ -26,28 +25,14 @@ _FORGOTTEN_AFTER_SECONDS = 24 * 3600.0
 class MemoryClaims(MemoryPart):
     """Gives steps to those who run them, and takes them back."""
 
-    def claim(
-        self,
-        owner: str,
-        limit: int,
-        *,
-        lease: float,
-        now: datetime,
-        runs: Collection[int] | None = None,
-        queues: Collection[str] | None = None,
-        pools: Collection[Pool] = (),
-    ) -> tuple[Claim, ...]:
-        """Claim up to ``limit`` ready steps for ``lease`` seconds: older runs first, then as planned."""
+    def claim(self, demand: Demand, now: datetime) -> tuple[Claim, ...]:
+        """Claim ready steps: older runs first, then as planned."""
         require_zone(now)
         tables = self._tables
         with tables.turn:
             if expired := list(tables.overdue()):
                 let_go(tables, expired, now)
-            chosen = _choose_pooled(tables, limit, runs, queues, pools) if pools and tables.pooled else []
-            if len(chosen) < limit:
-                chosen += islice(_ready(tables, runs, queues), limit - len(chosen))
-            chosen.sort(key=IN_PLAN_ORDER)
-            return tuple([_take(tables, step, owner, lease, now) for step in chosen])
+            return take(tables, demand, now)
 
     def beat(self, worker: Worker, *, lease: float, now: datetime) -> Beat:
         """Say that a worker lives: extend the leases of all that it runs, and return what it still holds."""
@@ -121,6 +106,15 @@ class MemoryClaims(MemoryPart):
             return None if due is None else max(0.0, due - self._tables.clock())
 
 
+def take(tables: Tables, demand: Demand, now: datetime) -> tuple[Claim, ...]:
+    """Claim steps that are ready, by one who has the turn."""
+    chosen = _choose_pooled(tables, demand) if demand.pools and tables.pooled else []
+    if len(chosen) < demand.limit:
+        chosen += islice(_ready(tables, demand), demand.limit - len(chosen))
+    chosen.sort(key=IN_PLAN_ORDER)
+    return tuple([_take(tables, step, demand, now) for step in chosen])
+
+
 def let_go(tables: Tables, steps: Collection[StepRow], now: datetime) -> int:
     """Make steps ready again and mark their attempts abandoned; return how many."""
     for step in steps:
@@ -133,10 +127,11 @@ def let_go(tables: Tables, steps: Collection[StepRow], now: datetime) -> int:
     return len(steps)
 
 
-def _take(tables: Tables, step: StepRow, owner: str, lease: float, now: datetime) -> Claim:
+def _take(tables: Tables, step: StepRow, demand: Demand, now: datetime) -> Claim:
+    owner = demand.owner
     step.fence += 1
     step.attempt += 1
-    tables.make_running(step, owner, tables.clock() + lease)
+    tables.make_running(step, owner, tables.clock() + demand.lease)
     run, name = step.of.id, step.plan.id
     step.attempts.append(Attempt(run, name, step.attempt, owner, "running", now))
     tables.events.append((run, StepStarted(now, str(run), name, step.attempt)))
@@ -147,35 +142,29 @@ def _among(tables: Tables, ids: Iterable[int], wanted: Collection[int] | None) -
     return (tables.runs[each - 1] for each in ids if wanted is None or each in wanted)
 
 
-def _ready(tables: Tables, runs: Collection[int] | None, queues: Collection[str] | None) -> Iterator[StepRow]:
+def _ready(tables: Tables, demand: Demand) -> Iterator[StepRow]:
     """Yield ready steps that need no pool, in the order in which they are claimed."""
-    for run in _among(tables, tables.claimable, runs):
+    for run in _among(tables, tables.claimable, demand.runs):
         for position in run.ready:
             step = run.steps[position]
-            if queues is None or step.plan.queue in queues:
+            if demand.queues is None or step.plan.queue in demand.queues:
                 yield step
 
 
-def _choose_pooled(
-    tables: Tables,
-    limit: int,
-    runs: Collection[int] | None,
-    queues: Collection[str] | None,
-    pools: Collection[Pool],
-) -> list[StepRow]:
+def _choose_pooled(tables: Tables, demand: Demand) -> list[StepRow]:
     """Return ready steps that hold slots of a pool, as far as they are free, in order."""
-    by_name = {pool.name: pool for pool in pools}
+    by_name = {pool.name: pool for pool in demand.pools}
     held: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for step in tables.holding:
         held[step.plan.pool or ""][step.of.plan.pipeline] += step.plan.slots
     chosen: list[StepRow] = []
-    for run in _among(tables, tables.pooled, runs):
+    for run in _among(tables, tables.pooled, demand.runs):
         pipeline = run.plan.pipeline
         for step in (run.steps[position] for position in run.ready_pooled):
-            if len(chosen) >= limit:
+            if len(chosen) >= demand.limit:
                 return chosen
             pool = by_name.get(step.plan.pool or "")
-            if pool is None or (queues is not None and step.plan.queue not in queues):
+            if pool is None or (demand.queues is not None and step.plan.queue not in demand.queues):
                 continue
             if min(step.plan.slots, pool.slots) <= pool.free_for(pipeline, held[pool.name]):
                 held[pool.name][pipeline] += step.plan.slots

@@ -1,32 +1,16 @@
 """Pointers moved together, and the log of what each showed, in memory."""
 
-from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
-from sidestage.errors import NotFound, StaleWorld, StoreError
 from sidestage.events import PointersMoved
-from sidestage.store.records import Move, NewMove, PointerChange, PointerEntry
+from sidestage.store.outcomes import KnownVersion
+from sidestage.store.records import Move, NewMove, PointerEntry
+from sidestage.store.refusals import Change, cannot_undo, no_move, refuse_moved, refuse_twice, require_data
 from sidestage.testing.memory_runs import require_environment
 from sidestage.testing.memory_tables import LogRow, MemoryPart, Tables, require_zone
-
-_NAMED = 3
-"""How many moved pointers an error names."""
-
-
-Key = TypeVar("Key", str, tuple[str, str])
-
-
-class _Change(NamedTuple, Generic[Key]):
-    """What must show ``old`` before and shall show ``new`` after."""
-
-    key: Key
-    name: str
-    old: str | None
-    new: str | None
 
 
 class MemoryMoves(MemoryPart):
@@ -55,7 +39,7 @@ class MemoryMoves(MemoryPart):
         """Return one move with its changes. Raises NotFound."""
         with self._tables.turn:
             if not 0 < move_id <= len(self._tables.moves):
-                raise NotFound(f"There is no move {move_id}.", hint="Is its number right?")
+                raise no_move(move_id)
             return self._tables.moves[move_id - 1]
 
     def pointer_log(
@@ -83,16 +67,16 @@ class MemoryMoves(MemoryPart):
 def _refuse_unfit(tables: Tables, new: NewMove) -> str:
     """Raise what a move must be refused for; return the name of the code that the environment runs."""
     code_name = require_environment(tables, new.environment)
-    data = [_Change((c.dataset, c.partition), _name(c), c.old, c.new) for c in new.changes]
-    code = [_Change(c.task, f"task {c.task!r}", c.old, c.new) for c in new.code]
-    _refuse_twice(data)
-    _refuse_twice(code)
-    for change in new.changes:
-        _require_data(tables, change)
+    data = [Change((each.dataset, each.partition), each.old, each.new) for each in new.changes]
+    code = [Change((each.task,), each.old, each.new) for each in new.code]
+    refuse_twice(data)
+    refuse_twice(code)
+    require_data(new.changes, _known(tables, new))
     if new.undoes is not None:
         _refuse_undone(tables, new)
-    _refuse_moved(new.environment, data, tables.pointers.get(new.environment, {}))
-    _refuse_moved(new.environment, code, tables.released.get(new.environment, {}))
+    refuse_moved(new.environment, data, tables.pointers.get(new.environment, {}))
+    released = tables.released.get(new.environment, {})
+    refuse_moved(new.environment, code, {(task,): shown for task, shown in released.items()})
     return code_name
 
 
@@ -133,60 +117,20 @@ def _make(tables: Tables, new: NewMove, code_name: str, now: datetime) -> Move:
     return made
 
 
-def _name(change: PointerChange) -> str:
-    return f"{change.dataset} [{change.partition}]"
-
-
-def _refuse_twice(changes: Sequence[_Change[Key]]) -> None:
-    seen: set[Key] = set()
-    for change in changes:
-        if change.key in seen:
-            raise StoreError(f"{change.name} is changed twice in one move.")
-        seen.add(change.key)
-
-
-def _require_data(tables: Tables, change: PointerChange) -> None:
-    if change.new is None:
-        return
-    row = tables.versions.get(change.new)
-    if row is None:
-        raise NotFound(f"There is no version {change.new}, which {_name(change)} was to show.")
-    made = row.version
-    if (made.dataset, made.partition) != (change.dataset, change.partition):
-        raise StoreError(
-            f"Version {change.new} is one of {made.dataset} [{made.partition}], not of {_name(change)}."
-        )
-    if row.gone_at is not None:
-        raise StaleWorld(
-            f"The data of version {change.new} of {_name(change)} is gone.",
-            hint="It was removed because nothing showed it; nothing was changed.",
-        )
+def _known(tables: Tables, new: NewMove) -> dict[str, KnownVersion]:
+    """Return the versions that are to be shown, as far as there are such."""
+    rows = (tables.versions.get(change.new) for change in new.changes if change.new is not None)
+    known = ((row.version, row.gone_at) for row in rows if row is not None)
+    return {
+        made.id: KnownVersion(made.id, made.dataset, made.partition, gone_at is not None)
+        for made, gone_at in known
+    }
 
 
 def _refuse_undone(tables: Tables, new: NewMove) -> None:
-    undone = next(
-        (each for each in tables.moves if each.id == new.undoes and each.environment == new.environment), None
-    )
-    if undone is None:
-        raise NotFound(f"There is no move {new.undoes} of {new.environment!r} to be undone.")
-    if undone.undone_by is not None:
-        raise StaleWorld(
-            f"Move {new.undoes} of {new.environment!r} was undone already, by move {undone.undone_by}.",
-            hint="Look at the moves again; nothing was changed.",
-        )
-
-
-def _refuse_moved(environment: str, changes: Sequence[_Change[Key]], shown: Mapping[Key, str]) -> None:
-    """Raise StaleWorld, naming the first few, if anything does not show the old value of its change."""
-    moved = [change for change in changes if shown.get(change.key) != change.old]
-    if not moved:
-        return
-    named = "; ".join(
-        f"{each.name} shows {shown.get(each.key, 'nothing')} instead of {each.old or 'nothing'}"
-        for each in moved[:_NAMED]
-    )
-    more = f"; and {len(moved) - _NAMED} more" if len(moved) > _NAMED else ""
-    raise StaleWorld(
-        f"{len(moved)} of {len(changes)} in {environment!r} moved meanwhile: {named}{more}.",
-        hint="Nothing was changed. Compare again, then promote what was compared.",
-    )
+    for each in tables.moves:
+        if each.id == new.undoes and each.environment == new.environment:
+            if each.undone_by is not None:
+                raise cannot_undo(new, each.undone_by)
+            return
+    raise cannot_undo(new, None)

@@ -7,9 +7,9 @@ from itertools import islice
 
 import msgspec
 
-from sidestage.errors import NotFound, StoreError
 from sidestage.events import RunEnded, RunStarted
 from sidestage.store.records import Attempt, EventEntry, NewRun, NewStep, Run, RunState, Step
+from sidestage.store.refusals import another_run, no_environment, no_run, positions_of
 from sidestage.testing.memory_claims import let_go
 from sidestage.testing.memory_tables import MemoryPart, RunRow, StepRow, Tables, require_zone
 
@@ -27,15 +27,9 @@ class MemoryRuns(MemoryPart):
         after one that does not stand before it, or another run is open that it should be alone with.
         """
         require_zone(now)
-        _refuse_bad_order(steps)
-        tables = self._tables
-        with tables.turn:
-            require_environment(tables, run.environment)
-            if run.key is not None and run.key in tables.keys:
-                return tables.keys[run.key]
-            if alone:
-                _refuse_second(tables, run)
-            return _begin(tables, run, steps, now)
+        positions_of(steps)
+        with self._tables.turn:
+            return begin(self._tables, run, steps, now, alone=alone)
 
     def open_runs(self) -> tuple[Run, ...]:
         """Return the runs that have not ended, oldest first, with an empty ``plan``."""
@@ -133,7 +127,7 @@ def require_environment(tables: Tables, name: str) -> str:
     """Return the name of the code that an environment runs. Raises NotFound."""
     environment = tables.environments.get(name)
     if environment is None:
-        raise NotFound(f"There is no environment {name!r}.", hint="Is its name spelt right?")
+        raise no_environment(name)
     return environment.code
 
 
@@ -161,32 +155,22 @@ def end(tables: Tables, run: RunRow, state: RunState, now: datetime) -> None:
     tables.changes += 1
 
 
-def _refuse_bad_order(steps: Sequence[NewStep]) -> None:
-    before: set[str] = set()
-    for each in steps:
-        for other in each.after:
-            if other not in before:
-                raise StoreError(
-                    f"Step {each.id!r} comes after {other!r}, which does not stand before it in the plan."
-                )
-        if each.id in before:
-            raise StoreError(f"Two steps of the plan have the id {each.id!r}.")
-        before.add(each.id)
-
-
 def _refuse_second(tables: Tables, new: NewRun) -> None:
     for other in tables.runs:
         if other.state == "running" and (other.plan.pipeline, other.plan.environment) == (
             new.pipeline,
             new.environment,
         ):
-            raise StoreError(
-                f"Run {other.id} of {new.pipeline!r} in {new.environment!r} is open.",
-                hint=f"Wait for it, or end it: sidestage cancel {other.id}",
-            )
+            raise another_run(other.id, new.pipeline, new.environment, other.driver)
 
 
-def _begin(tables: Tables, new: NewRun, steps: Sequence[NewStep], now: datetime) -> int:
+def begin(tables: Tables, new: NewRun, steps: Sequence[NewStep], now: datetime, *, alone: bool) -> int:
+    """Record a run, as ``begin_run`` does, whose steps are in good order; return its id."""
+    require_environment(tables, new.environment)
+    if new.key is not None and new.key in tables.keys:
+        return tables.keys[new.key]
+    if alone:
+        _refuse_second(tables, new)
     run = RunRow(len(tables.runs) + 1, new, now, driver=new.driver)
     for position, plan in enumerate(steps):
         before = set(plan.after)
@@ -212,7 +196,7 @@ def _begin(tables: Tables, new: NewRun, steps: Sequence[NewStep], now: datetime)
 def _require_run(tables: Tables, run_id: int) -> RunRow:
     row = tables.run(run_id)
     if row is None:
-        raise NotFound(f"There is no run {run_id}.", hint="Is its number right?")
+        raise no_run(run_id)
     return row
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from sidestage.store.outcomes import Group, HeldStep, KnownVersion, Rows, judge
-from sidestage.store.records import Claim, Outcome, Publication, Reuse, Settled
+from sidestage.store.records import Claim, Demand, Exchanged, Outcome, Publication, Reuse, Settled
+from sidestage.testing.memory_claims import take
 from sidestage.testing.memory_runs import end_if_over
 from sidestage.testing.memory_tables import (
     LogRow,
@@ -30,12 +31,20 @@ class MemorySettle(MemoryPart):
         partition, or whose version id exists already, fails its step with class ``bug``.
         """
         require_zone(now)
-        tables = self._tables
-        with tables.turn:
-            group = self._look(outcomes, now)
-            settled = tuple([judge(group, outcome) for outcome in outcomes])
-            _write(tables, group.rows, now)
-            return settled
+        with self._tables.turn:
+            return self._settle(outcomes, now)
+
+    def exchange(self, outcomes: Sequence[Outcome], demand: Demand, now: datetime) -> Exchanged:
+        """Settle, and claim what is ready then, all in one transaction."""
+        require_zone(now)
+        with self._tables.turn:
+            return Exchanged(self._settle(outcomes, now), take(self._tables, demand, now))
+
+    def _settle(self, outcomes: Sequence[Outcome], now: datetime) -> tuple[Settled, ...]:
+        group = self._look(outcomes, now)
+        settled = tuple([judge(group, outcome) for outcome in outcomes])
+        _write(self._tables, group.rows, now)
+        return settled
 
     def _look(self, outcomes: Sequence[Outcome], now: datetime) -> Group:
         group = Group(now)

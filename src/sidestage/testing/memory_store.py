@@ -9,6 +9,7 @@ from sidestage.testing.memory_moves import MemoryMoves
 from sidestage.testing.memory_runs import MemoryRuns
 from sidestage.testing.memory_settle import MemorySettle
 from sidestage.testing.memory_tables import Tables
+from sidestage.testing.memory_ticks import MemoryTicks
 
 
 class MemoryEar:
@@ -31,7 +32,7 @@ class MemoryEar:
         """Stop listening."""
 
 
-class MemoryStore(MemoryCatalog, MemoryMoves, MemoryRuns, MemoryClaims, MemorySettle):
+class MemoryStore(MemoryCatalog, MemoryMoves, MemoryRuns, MemoryClaims, MemorySettle, MemoryTicks):
     """The catalog and the record of runs, kept only while the process lives. A ``Store``.
 
     Usable from several threads. Each call is atomic: one that raises has changed nothing.

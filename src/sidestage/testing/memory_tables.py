@@ -22,6 +22,8 @@ from sidestage.store.records import (
     NewStep,
     RunState,
     StepState,
+    Tick,
+    TriggerState,
     Worker,
 )
 
@@ -121,6 +123,8 @@ class Tables:
         self.events: list[tuple[int | None, Event]] = []
         self.runs: list[RunRow] = []
         self.keys: dict[str, int] = {}
+        self.triggers: dict[str, TriggerState] = {}
+        self.ticks: dict[str, list[Tick]] = {}
         self.workers: dict[str, WorkerRow] = {}
         self.claimable: list[int] = []
         self.pooled: list[int] = []

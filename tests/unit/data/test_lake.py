@@ -1,6 +1,7 @@
 """The lake's own promises: syncs, links, space, memory, what lies on disk."""
 
 import errno
+import itertools
 import os
 import stat
 import subprocess
@@ -17,7 +18,7 @@ import xxhash
 
 from sidestage.data import lake_writer as lake_module
 from sidestage.data.digest import DigestBuilder
-from sidestage.data.lake_writer import LakeWriter
+from sidestage.data.lake_writer import LakeWriter, TooLarge
 from sidestage.data.version import new_version_id
 from sidestage.errors import DataError, OutputError
 
@@ -121,9 +122,30 @@ def test_a_file_that_may_not_grow_is_removed(tmp_path, everything):
         check=True,
         timeout=60,
     )
-    assert "No space to write" in done.stdout
+    assert "may not grow any larger: File too large. Make smaller partitions" in done.stdout
+    assert "ulimit -f" in done.stdout
     assert "current before still is" in done.stdout
     assert everything() == []
+
+
+def test_no_more_is_written_than_may_be_however_long_the_output_is(lake, everything):
+    drawn = []
+
+    def endless():
+        for seed in itertools.count():
+            drawn.append(seed)
+            yield pa.record_batch({"n": np.random.default_rng(seed).integers(0, 2**60, 100_000)})
+
+    with pytest.raises(TooLarge, match="more than 1,000,000 bytes"):
+        lake.write("d", "p", ID, SCHEMA, endless(), most_bytes=1_000_000)
+    assert len(drawn) < 10
+    assert everything() == []
+    written = lake.write("d", "p", ID, SCHEMA, [batch()])
+    exactly = lake.write("d", "q", ID, SCHEMA, [batch()], most_bytes=written.bytes)
+    assert exactly.bytes == written.bytes
+    with pytest.raises(TooLarge):
+        lake.write("d", "r", ID, SCHEMA, [batch()], most_bytes=written.bytes - 1)
+    assert everything() == sorted([f"lake/{written.path}", f"lake/{exactly.path}"])
 
 
 def test_a_full_disk_leaves_nothing(tmp_path):

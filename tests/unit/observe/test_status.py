@@ -8,7 +8,7 @@ from sidestage.data.version import Digest, Stored, Version
 from sidestage.errors import NotFound
 from sidestage.observe.status import FailedStep, Warned, read_run, read_status
 from sidestage.runtime.logs import attempt_log
-from sidestage.store.records import Claim, Environment, Failure, NewRun, NewStep, Publication
+from sidestage.store.records import Claim, Demand, Environment, Failure, NewRun, NewStep, Publication
 from sidestage.store.sql import SqlStore, open_store
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -35,7 +35,7 @@ def store(tmp_path: Path) -> SqlStore:
 def begun(store: SqlStore) -> tuple[int, tuple[Claim, ...]]:
     steps = [NewStep(f"p.t@{key}", "p.t", "d", key, None) for key in ("1", "2", "3")]
     run = store.begin_run(NewRun("p", "production", "c", "ann", "why", "{}"), steps, NOW)
-    return run, store.claim("w", 3, lease=60, now=NOW, runs=[run])
+    return run, store.claim(Demand("w", 3, lease=60, runs=[run]), NOW)
 
 
 def test_a_run_in_detail_tells_failures_their_logs_and_warnings(store: SqlStore, tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ class Hostile(Exception):
         (OSError(errno.ENOSPC, "full"), "disk-full"),
         (OSError(errno.EDQUOT, "quota"), "disk-full"),
         (OSError(errno.EMFILE, "files"), "resource"),
+        (OSError(errno.ENFILE, "files"), "resource"),
+        (OSError(errno.EFBIG, "large"), "resource"),
         (OSError(errno.ENOMEM, "memory"), "resource"),
         (FileNotFoundError("x"), "bug"),
         (PermissionError(), "authentication"),

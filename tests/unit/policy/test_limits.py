@@ -53,6 +53,8 @@ def test_times_may_be_timedeltas():
         {"memory": "\u0662 GB"},
         {"memory": ""},
         {"temporary": -1},
+        {"output": 0},
+        {"output": "much"},
         {"temporary": "x\n" * 100},
         {"log": None},
         {"log": -1},
@@ -78,7 +80,9 @@ def test_nonsense_is_refused(nonsense):
 
 
 def test_nothing_is_limited_unless_said_but_the_log():
-    assert Limits() == Limits(memory=None, cpu=None, time=None, files=None, temporary=None, log=LOG_BYTES)
+    assert Limits() == Limits(
+        memory=None, cpu=None, time=None, files=None, temporary=None, output=None, log=LOG_BYTES
+    )
 
 
 amounts = st.one_of(st.none(), st.integers(1, 1 << 50))
@@ -90,6 +94,7 @@ anything = st.builds(
     time=durations,
     files=amounts,
     temporary=amounts,
+    output=amounts,
     log=st.integers(0, 1 << 40),
 )
 
@@ -109,7 +114,7 @@ def test_nonsense_in_json_is_refused():
 @given(anything, anything)
 def test_merging_keeps_what_is_set(own, over):
     merged = own.merged(over)
-    for field in ("memory", "cpu", "time", "files", "temporary"):
+    for field in ("memory", "cpu", "time", "files", "temporary", "output"):
         expected = getattr(over, field) if getattr(own, field) is None else getattr(own, field)
         assert getattr(merged, field) == expected
     assert merged.log == (over.log if own.log == LOG_BYTES else own.log)

@@ -96,6 +96,41 @@ def test_too_many_open_files():
     assert isinstance(caught.value.__cause__, OSError)
 
 
+def test_memory_that_the_system_refuses_is_the_limit_of_memory():
+    for refusal in (MemoryError(), OSError(errno.ENOMEM, "no memory")):
+        with (
+            pytest.raises(LimitExceeded, match=r"more memory than its limit of 1 GB\.") as caught,
+            attempt_limits(Limits(memory="1 GB")),
+        ):
+            raise refusal
+        assert classify(caught.value) == "resource"
+        with pytest.raises(type(refusal)) as bare, attempt_limits(Limits()):
+            raise refusal
+        assert classify(bare.value) == "resource"
+
+
+def test_a_file_beyond_the_systems_limit_says_which_and_how_to_raise_it():
+    said = alone("""
+        import resource, tempfile
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+        try:
+            with attempt_limits(Limits()), tempfile.TemporaryFile() as file:
+                file.write(bytes(300_000))
+        except LimitExceeded as error:
+            print(classify(error), error)
+    """)
+    assert said.startswith(
+        "resource Wrote a file larger than the 200 kB that the system lets this process write."
+    )
+    assert said.endswith("ulimit -f")
+
+
+def test_a_file_that_is_too_large_for_its_file_system_is_not_the_systems_limit():
+    with pytest.raises(OSError, match="large") as caught, attempt_limits(Limits()):
+        raise OSError(errno.EFBIG, "too large")
+    assert classify(caught.value) == "resource"
+
+
 def test_other_refusals_of_the_system_are_not_taken_for_a_limit():
     with pytest.raises(FileNotFoundError), attempt_limits(Limits(files=64)):
         raise FileNotFoundError(errno.ENOENT, "gone")

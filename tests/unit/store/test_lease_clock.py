@@ -16,7 +16,7 @@ from sidestage import clock
 from sidestage.clock import Uptime, host_uptime
 from sidestage.store.dialect import DatabaseClock
 from sidestage.store.lease_clock import STRIDE
-from sidestage.store.records import Environment, Failure, NewRun, NewStep, Worker
+from sidestage.store.records import Demand, Environment, Failure, NewRun, NewStep, Worker
 from sidestage.store.sql import SqlStore
 from sidestage.store.sql_database import Database
 
@@ -59,7 +59,7 @@ def begin(store: SqlStore, *steps: str) -> int:
 
 
 def taken(store: SqlStore, owner: str = "w", lease: float = 60.0) -> list[str]:
-    return [claim.step for claim in store.claim(owner, 10, lease=lease, now=NOW)]
+    return [claim.step for claim in store.claim(Demand(owner, 10, lease=lease), NOW)]
 
 
 def starts(path: Path) -> list[tuple[str, int]]:
@@ -96,7 +96,7 @@ def test_a_retry_waits_for_its_time(opened: Open) -> None:
     hand = Hand("a", 5.0)
     store = opened(hand.uptime)
     begin(store, "s")
-    (claim,) = store.claim("w", 1, lease=60.0, now=NOW)
+    (claim,) = store.claim(Demand("w", 1, lease=60.0), NOW)
     store.settle([Failure(claim=claim, failure_class="transient", message="m", retry_in=30.0)], NOW)
     assert store.next_due() == pytest.approx(30.0, abs=1e-4)
     assert taken(store) == []
@@ -108,7 +108,7 @@ def test_a_retry_waits_for_its_time(opened: Open) -> None:
 def test_what_was_due_in_an_earlier_start_is_past(opened: Open, again_after: float) -> None:
     early = opened(Hand("a", 50 * WEEK).uptime)
     begin(early, "held", "failed")
-    claims = early.claim("w", 10, lease=WEEK, now=NOW)
+    claims = early.claim(Demand("w", 10, lease=WEEK), NOW)
     failed = next(claim for claim in claims if claim.step == "failed")
     early.settle([Failure(claim=failed, failure_class="transient", message="m", retry_in=WEEK)], NOW)
     early.beat(Worker("w", ("q",), 1, draining=False, started_at=NOW, seen_at=NOW), lease=WEEK, now=NOW)

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from sidestage.data.version import Digest, Stored, Version
 from sidestage.errors import StaleWorld
-from sidestage.store.records import Environment, NewMove, NewRun, NewStep, PointerChange, Publication
+from sidestage.store.records import Demand, Environment, NewMove, NewRun, NewStep, PointerChange, Publication
 from sidestage.store.sql import open_store
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
@@ -48,7 +48,7 @@ class Pointers(RuleBasedStateMachine):
         shown = self.shown[environment].get(partition)
         new = NewStep("s", "t", "d", partition, shown if honest else "another")
         run = self.store.begin_run(NewRun("p", environment, "", "", "", ""), [new], self.now)
-        (claim,) = self.store.claim("w", 1, lease=60, now=self.now, runs=[run])
+        (claim,) = self.store.claim(Demand("w", 1, lease=60, runs=[run]), self.now)
         self.count += 1
         name = f"v{self.count:06}"
         version = Version(name, "d", partition, STORED, environment, str(run), "s", "c", (), self.now, 1.0)

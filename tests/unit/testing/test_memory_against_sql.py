@@ -15,7 +15,9 @@ from sidestage.store.contract import Store
 from sidestage.store.records import (
     Claim,
     CodeChange,
+    Demand,
     Environment,
+    Exchanged,
     Failure,
     NewRun,
     NewStep,
@@ -54,7 +56,7 @@ class Caller:
         try:
             return call(store)
         except SidestageError as error:
-            return type(error)
+            return type(error), str(error)
 
     def begin(self) -> None:
         dice = self.dice
@@ -85,24 +87,30 @@ class Caller:
             self.steps.update({(run, each.id): (environment, each) for each in steps})
 
     def claim(self) -> None:
+        demand = self._demand()
+        found = self.both(lambda store: store.claim(demand, at(1)))
+        assert isinstance(found, tuple)
+        self.claims += found
+
+    def _demand(self) -> Demand:
         dice = self.dice
         owner, limit, lease = dice.choice(["w1", "w2"]), dice.randint(0, 3), dice.choice(SECONDS)
         runs = None if dice.random() < 0.6 else dice.sample(self.runs, min(2, len(self.runs)))
         queues = dice.choice([None, None, ("default",), ("gpu", "default")])
         pools = dice.choice([(), POOLS, POOLS, POOLS[:1]])
-        found = self.both(
-            lambda store: store.claim(
-                owner, limit, lease=lease, now=at(1), runs=runs, queues=queues, pools=pools
-            )
-        )
-        assert isinstance(found, tuple)
-        self.claims += found
+        return Demand(owner, limit, lease=lease, runs=runs, queues=queues, pools=pools)
 
     def settle(self) -> None:
         if self.claims:
             recent = self.claims[-8:]
             outcomes = [self._outcome(self.dice.choice(recent)) for _ in range(self.dice.randint(1, 4))]
-            self.both(lambda store: store.settle(outcomes, at(2)))
+            if self.dice.random() < 0.5:
+                self.both(lambda store: store.settle(outcomes, at(2)))
+            else:
+                demand = self._demand()
+                found = self.both(lambda store: store.exchange(outcomes, demand, at(2)))
+                assert isinstance(found, Exchanged)
+                self.claims += found.claims or ()
 
     def _outcome(self, claim: Claim) -> Outcome:
         dice = self.dice

@@ -13,7 +13,7 @@ from tests.contract.making import NOON, a_move, at, begin, output, publish, step
 import sidestage
 from sidestage.errors import SidestageError, StoreError
 from sidestage.store.contract import Store
-from sidestage.store.records import Environment, Failure, Publication, Worker
+from sidestage.store.records import Demand, Environment, Failure, Publication, Worker
 from sidestage.testing.memory_store import MemoryStore, open_memory_store
 from sidestage.testing.turned_clock import HandClock
 
@@ -122,7 +122,7 @@ def test_a_call_that_raises_changes_nothing(store: MemoryStore) -> None:
         lambda: begin(store, step("x"), environment="nowhere"),
         lambda: store.settle([good, bad], at(3)),
         lambda: store.settle([good], naive),
-        lambda: store.claim("w", 9, lease=1.0, now=naive),
+        lambda: store.claim(Demand("w", 9, lease=1.0), naive),
         lambda: store.move(a_move(("s1", "v1", None), ("s2", "other", None)), at(3)),
         lambda: store.move(a_move(("s1", "v1", None), undoes=5), at(3)),
         lambda: store.end_run(77, "done", at(3)),
@@ -164,7 +164,7 @@ def test_a_call_costs_what_it_touches_not_what_is_there(store: MemoryStore) -> N
     run = begin(store, *(step(f"s{n:05}") for n in range(10_000)))
     began = time.process_time()
     for _ in range(10_000):
-        (claim,) = store.claim("w1", 1, lease=60.0, now=NOON, runs=[run])
+        (claim,) = store.claim(Demand("w1", 1, lease=60.0, runs=[run]), NOON)
         store.settle([Failure(claim, "bug", "no")], NOON)
     assert time.process_time() - began < 10
     assert store.open_runs() == ()

@@ -5,7 +5,7 @@ import pytest
 from tests.contract.making import NOON, at, begin, output, step, take
 
 from sidestage.policy.pool import Pool
-from sidestage.store.records import Beat, Claim, Environment, Publication, Settled
+from sidestage.store.records import Beat, Claim, Demand, Environment, Publication, Settled
 from sidestage.testing.memory_store import MemoryStore
 from sidestage.testing.memory_tables import LogRow, Tables
 from sidestage.testing.turned_clock import HandClock
@@ -133,6 +133,6 @@ def test_damage_to_the_records_is_noticed(court: Court, damage: object, accusati
 def test_a_pool_that_is_more_than_full_is_noticed(court: Court) -> None:
     steps = [msgspec.structs.replace(step(f"s{n}"), pool="heavy") for n in range(3)]
     begin(court.store, *steps)
-    claims = court.store.claim("w1", 9, lease=9.0, now=NOON, pools=[Pool("heavy", 3)])
+    claims = court.store.claim(Demand("w1", 9, lease=9.0, pools=[Pool("heavy", 3)]), NOON)
     court.witness.claimed(claims, 9.0)
     assert "pool heavy has 2 slots, of which 3 are held" in court.verdict()

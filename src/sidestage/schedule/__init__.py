@@ -1,0 +1,1 @@
+"""When pipelines are due: the ticks of their triggers, each begun once and in order."""
