@@ -4,6 +4,7 @@
 # make torture   kills, power cuts, full disks, jumping clocks, lost databases (root for some of them)
 # make simulate  the worker loop under injected faults, SEEDS=n histories (default 10000)
 # make bench   Sidestage's own benchmarks (prints ratios; results are recorded in docs/benchmarks.md)
+# make bench-stream    streams beside other stream engines and Go channels (1.4 GB; needs Go)
 # make bench-orchestrators   beside other orchestrators, each in an environment of its own (0.6 GB; an hour or
 #                            more); OPTIONS="--quick --peers luigi,dbos" for less, OPTIONS=--help for all options
 # make lock    refresh requirements.lock
@@ -13,7 +14,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: system torture simulate demo test unit lint types imports bench bench-orchestrators lock clean newest
+.PHONY: system torture simulate demo test unit lint types imports bench bench-orchestrators bench-stream lock clean newest
 
 $(STAMP): pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Sidestage needs Python 3.11 or newer; set PYTHON=")'
@@ -65,6 +66,9 @@ bench: $(STAMP)
 
 bench-orchestrators: $(STAMP)
 	$(BIN)/python -m benchmarks.orchestrators $(OPTIONS)
+
+bench-stream: $(STAMP)
+	$(BIN)/python -m benchmarks.stream $(OPTIONS)
 
 lock:
 	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 \

@@ -264,6 +264,7 @@ def _occupied(what: str, holder: str) -> StoreError:
 
 
 def new_step(plan: Plan, step: PlannedStep, manifest: Manifest) -> NewStep:
+    """Return a planned step as it is recorded."""
     task = manifest.task_by_id[step.task]
     return NewStep(
         id=step.id,

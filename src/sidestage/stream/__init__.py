@@ -1,0 +1,1 @@
+"""Items through stages, in one process: a description, and what runs it."""

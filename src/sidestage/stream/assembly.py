@@ -1,0 +1,242 @@
+"""From a layout to stages that run: mailboxes, desks, meters, and the chain of steps of each worker."""
+
+import random
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sidestage.clock import Clock
+from sidestage.errors import DefinitionError
+from sidestage.policy.restart import Restarts
+from sidestage.stream.batching import BatchOperator
+from sidestage.stream.chunk import Chunk
+from sidestage.stream.coroutines import CoroutineStage
+from sidestage.stream.failing import (
+    DeadLetter,
+    Desk,
+    FailMode,
+    GivenUp,
+    Halt,
+    OnError,
+    Post,
+    Raise,
+    SetAside,
+    Stopped,
+    StreamDied,
+    WorkerDied,
+)
+from sidestage.stream.layout import Layout, Segment
+from sidestage.stream.mailbox import Mailbox
+from sidestage.stream.metrics import Meter, StageCounts, add_up
+from sidestage.stream.nodes import (
+    BatchNode,
+    FilterNode,
+    FlatMapNode,
+    KeyNode,
+    MapNode,
+    MergeNode,
+    Node,
+    SinkNode,
+    SourceNode,
+)
+from sidestage.stream.operators import Copies, FilterOperator, FlatMapOperator, MapOperator, Operator, Step
+from sidestage.stream.outlets import KeyedOutlet, Sent, TurnOutlet, Turns, WriteStep
+from sidestage.stream.processes import ProcessOperator, require_picklable
+from sidestage.stream.settings import Settings
+
+_OPERATORS: dict[type[Node], type[Operator]] = {
+    MapNode: MapOperator,
+    FilterNode: FilterOperator,
+    FlatMapNode: FlatMapOperator,
+}
+
+
+class Closing(Protocol):
+    """What is closed when its worker ends."""
+
+    def close(self) -> None:
+        """Release what it holds."""
+        ...
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One worker of a segment, being put together: what it opened, and what it sends when it is its turn."""
+
+    segment: Segment
+    number: int
+    open: list[Closing] = field(default_factory=list)
+    sent: list[Sent] = field(default_factory=list)
+
+
+class Assembly:
+    """Everything that the workers of one run share.
+
+    Raises DefinitionError if items are to be set aside and there is no place for them.
+    """
+
+    def __init__(
+        self, layout: Layout, settings: Settings, halt: Halt, clock: Clock, fail: FailMode, post: Post | None
+    ) -> None:
+        self.layout = layout
+        self.halt = halt
+        self._settings = settings
+        self._clock = clock
+        self._meters: defaultdict[Node, list[Meter]] = defaultdict(list)
+        self.letters = Letters(post)
+        self.restarts = Restarts(settings.restart, random.random)
+        for node in layout.nodes:
+            if isinstance(node, MapNode) and node.manner.on == "process":
+                require_picklable(node.function, layout.names[node])
+        usual: OnError = SetAside() if fail == "soft" else Raise()
+        self._desks = {node: self._desk(node, usual) for node in layout.nodes}
+        self.inlets = {
+            segment: self._mailboxes(segment)
+            for segment in layout.segments
+            if not isinstance(segment.head, SourceNode)
+        }
+        self.turns = {
+            segment: Turns(segment.workers, halt)
+            for segment in layout.segments
+            if segment.threads > 1 and segment.ordered and segment.keyed is None
+        }
+
+    def first_step(self, lane: Lane) -> Step:
+        """Return what a worker pushes its chunks into, in the thread of that worker: it opens its sinks."""
+        head = lane.segment.head
+        return self._followers(head, lane) if isinstance(head, SourceNode) else self._step(head, lane)
+
+    def coroutine_stage(self, node: MapNode, lane: Lane) -> tuple[CoroutineStage, Step]:
+        """Return a stage of coroutines, and what it pushes its chunks into."""
+        stage = CoroutineStage(
+            node.function,
+            lane.segment.workers,
+            node.manner.timeout,
+            self._desks[node],
+            self._meter(node),
+            self.halt,
+            ordered=lane.segment.ordered,
+        )
+        return stage, self._followers(node, lane)
+
+    def rest_after(self, death: BaseException) -> None:
+        """Pause before a worker that died goes on as a new one. Raises StreamDied, Stopped."""
+        pause = self.restarts.next_pause(self._clock.monotonic())
+        if pause is None:
+            raise StreamDied(f"Its workers keep dying: {death!r}") from death
+        if self.halt.wait(pause):
+            raise Stopped
+
+    def give_up(self, lane: Lane, chunk: Chunk, index: int, death: BaseException) -> None:
+        """Decide about an item that ended its worker twice. Raises StreamFailed if the stream is to end."""
+        desk = self._desks[lane.segment.head]
+        desk.decide(chunk, index, chunk.items[index], GivenUp(WorkerDied(f"its worker ended: {death!r}"), 2))
+
+    def counts(self) -> tuple[StageCounts, ...]:
+        """Return what each stage did so far, in the order of the description."""
+        return tuple(self._counts(node) for node in self.layout.nodes if not isinstance(node, SourceNode))
+
+    def _counts(self, node: Node) -> StageCounts:
+        total = add_up(self._meters[node])
+        segment = self.layout.segment_of[node]
+        pending = sum(each.pending for each in self.inlets.get(segment, ())) if segment.head is node else 0
+        return StageCounts(
+            self.layout.names[node],
+            segment.workers,
+            pending,
+            total.processed,
+            sum(self._desks[node].errors.values()),
+            total.seconds,
+            tuple(total.buckets),
+        )
+
+    def _desk(self, node: Node, usual: OnError) -> Desk:
+        on_error = node.manner.on_error or usual
+        name = self.layout.names[node]
+        if isinstance(on_error, SetAside) and not self.letters.have_a_place:
+            raise DefinitionError(
+                f"The stage {name!r} sets items aside, and there is no place for them.",
+                hint="Name one: run(dead_letters=letters.append), or a file.",
+            )
+        return Desk(name, on_error, node.manner.retry, self.letters.post, self.halt, random.random)
+
+    def _mailboxes(self, segment: Segment) -> tuple[Mailbox, ...]:
+        senders = self.layout.senders(segment.head)
+        count = segment.threads if segment.keyed is not None else 1
+        return tuple(Mailbox(self._settings.buffer, self.halt, senders=senders) for _ in range(count))
+
+    def _followers(self, node: Node, lane: Lane) -> Step:
+        steps = [self._entry(after, lane) for after in self.layout.after[node]]
+        return steps[0] if len(steps) == 1 else Copies(steps)
+
+    def _entry(self, node: Node, lane: Lane) -> Step:
+        """Return the way into a stage: itself, or its mailbox."""
+        if not self.layout.begins_segment(node):
+            return self._step(node, lane)
+        segment = self.layout.segment_of[node]
+        inlets = self.inlets[segment]
+        outlet: Mailbox | KeyedOutlet = inlets[0]
+        keyed = segment.keyed
+        if keyed is not None and keyed is lane.segment.keyed:
+            outlet = inlets[lane.number]
+        elif keyed is not None:
+            outlet = KeyedOutlet(keyed.key, keyed.into, inlets, self._desks[keyed], self._meter(keyed))
+        return TurnOutlet(outlet, lane.sent) if lane.segment in self.turns else outlet
+
+    def _step(self, node: Node, lane: Lane) -> Step:
+        desk = self._desks[node]
+        match node:
+            case SinkNode():
+                writer = node.sink.open()
+                lane.open.append(writer)
+                return WriteStep(writer, desk, self._meter(node))
+            case KeyNode() | MergeNode():
+                return self._followers(node, lane)
+            case BatchNode():
+                following = self._followers(node, lane)
+                return BatchOperator(node.size, node.within, self._clock, self._meter(node), following)
+            case MapNode() if node.manner.on == "process":
+                return self._process_step(node, lane)
+            case MapNode() | FilterNode() | FlatMapNode():
+                following = self._followers(node, lane)
+                return _OPERATORS[type(node)](node.function, desk, self._meter(node), following)
+        raise TypeError(node)
+
+    def _process_step(self, node: MapNode, lane: Lane) -> Step:
+        operator = ProcessOperator(
+            node.function,
+            node.manner.timeout,
+            self._desks[node],
+            self._meter(node),
+            self._followers(node, lane),
+            self.restarts,
+            self.halt,
+            self._clock,
+        )
+        lane.open.append(operator)
+        return operator
+
+    def _meter(self, node: Node) -> Meter:
+        meter = Meter()
+        self._meters[node].append(meter)
+        return meter
+
+
+class Letters:
+    """The way to where dead letters are kept, for all stages."""
+
+    def __init__(self, post: Callable[[DeadLetter], None] | None) -> None:
+        self._post = post
+        self.count = 0
+
+    @property
+    def have_a_place(self) -> bool:
+        """Whether anything can be set aside."""
+        return self._post is not None
+
+    def post(self, letter: DeadLetter) -> None:
+        """Set an item aside, safely."""
+        assert self._post is not None
+        self._post(letter)
+        self.count += 1

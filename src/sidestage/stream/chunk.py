@@ -1,0 +1,143 @@
+"""Items that move together, and the tickets by which their source learns that they have arrived."""
+
+import threading
+from collections import deque
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import msgspec
+
+from sidestage.stream.contract import Batch, Position
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where an item came from: ``index`` counts the items of its batch, which began at ``first``."""
+
+    part: str
+    first: Position
+    index: int
+
+
+class Ticket:
+    """One batch of a source. It is settled when nothing that came of it is under way any more."""
+
+    __slots__ = ("_ledger", "first", "next", "part", "pending")
+
+    def __init__(self, batch: Batch, ledger: "Ledger") -> None:
+        self.part = batch.part
+        self.first = batch.first
+        self.next = batch.next
+        self.pending = 1
+        self._ledger = ledger
+
+    def hold(self, times: int = 1) -> None:
+        """Wait for so many chunks more."""
+        self._ledger.hold(self, times)
+
+    def settle(self) -> None:
+        """Note that one chunk has been dealt with."""
+        self._ledger.settle(self)
+
+
+class Chunk:
+    """Items on their way. ``origins`` holds the index of each in its ticket's batch; None: its own.
+
+    There is more than one ticket where items of several batches were put together, and no origins then.
+    ``sequence`` numbers chunks that are to leave a stage in the order in which they came; ``born`` is when
+    its oldest item was read, in seconds of the monotonic clock.
+    """
+
+    __slots__ = ("born", "bytes", "items", "origins", "sequence", "tickets")
+
+    def __init__(
+        self,
+        items: list[Any],
+        tickets: tuple[Ticket, ...],
+        born: float,
+        origins: list[int] | None = None,
+    ) -> None:
+        self.items = items
+        self.tickets = tickets
+        self.origins = origins
+        self.born = born
+        self.sequence = 0
+        self.bytes = 0
+
+    def origin_of(self, index: int) -> Origin | None:
+        """Return where the item with this index came from, if that is one batch."""
+        if len(self.tickets) != 1:
+            return None
+        ticket = self.tickets[0]
+        return Origin(ticket.part, ticket.first, index if self.origins is None else self.origins[index])
+
+    def without(self, gone: Collection[int]) -> None:
+        """Note that the items with these indices are gone from those that ``items`` is about to hold."""
+        if len(self.tickets) == 1:
+            origins: Iterable[int] = range(len(self.items)) if self.origins is None else self.origins
+            self.origins = [each for index, each in enumerate(origins) if index not in gone]
+
+    def settle(self) -> None:
+        """Note that all of it has been dealt with."""
+        for ticket in self.tickets:
+            ticket.settle()
+
+    def hold(self, times: int = 1) -> None:
+        """Have its tickets wait for so many chunks more."""
+        for ticket in self.tickets:
+            ticket.hold(times)
+
+
+class Ledger:
+    """The tickets of a source, by part, in the order of reading.
+
+    A part has reached the place where its first unsettled batch begins: all before it has been dealt with.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[str, deque[Ticket]] = {}
+        self._reached: dict[str, Position] = {}
+
+    def issue(self, batch: Batch) -> Ticket:
+        """Return the ticket of a batch that has just been read."""
+        ticket = Ticket(batch, self)
+        with self._lock:
+            self._open.setdefault(batch.part, deque()).append(ticket)
+        return ticket
+
+    def hold(self, ticket: Ticket, times: int) -> None:
+        """Have a ticket wait for more."""
+        with self._lock:
+            ticket.pending += times
+
+    def settle(self, ticket: Ticket) -> None:
+        """Note that a ticket waits for one chunk less."""
+        with self._lock:
+            ticket.pending -= 1
+            if ticket.pending:
+                return
+            queue = self._open.get(ticket.part)
+            while queue and not queue[0].pending:
+                done = queue.popleft()
+                self._reached[done.part] = done.next
+
+    def take_reached(self) -> dict[str, Position]:
+        """Return, once, the positions that parts have reached since this was last asked."""
+        if not self._reached:
+            return {}
+        with self._lock:
+            reached, self._reached = self._reached, {}
+        return reached
+
+    def forget(self, parts: Collection[str]) -> None:
+        """Commit nothing of these parts any more: somebody else reads them."""
+        with self._lock:
+            for part in parts:
+                self._open.pop(part, None)
+                self._reached.pop(part, None)
+
+    @property
+    def unsettled(self) -> int:
+        """How many batches are under way."""
+        with self._lock:
+            return sum(len(queue) for queue in self._open.values())

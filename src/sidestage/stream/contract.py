@@ -1,0 +1,99 @@
+"""What the engine asks of places that items come from and go to.
+
+A source hands over items in batches, each of which lies in a *part* (a partition of a topic, a file, a query)
+between two *positions*. A position says where to go on reading. The engine hands a position back once
+everything before it in that part has been dealt with: written by the sinks, or set aside as dead letters.
+Positions are kept as JSON; the engine never looks into them.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple, Protocol, TypeVar
+
+Position = int | str
+Positions = Mapping[str, Position]
+"""By part: where to go on reading."""
+
+T_co = TypeVar("T_co", covariant=True)
+T_contra = TypeVar("T_contra", contravariant=True)
+
+
+class Batch(NamedTuple):
+    """Items that lie one after another in a part, from ``first`` on; reading goes on at ``next``."""
+
+    part: str
+    first: Position
+    items: list  # type: ignore[type-arg]  # a NamedTuple that is generic cannot be made as fast
+    next: Position
+
+
+class Reader(Protocol[T_co]):
+    """A source that is being read, by one thread."""
+
+    def read(self, limit: int, wait: float) -> Sequence[Batch] | None:
+        """Return what is there, at most ``limit`` items; wait up to ``wait`` seconds if nothing is.
+
+        Never waits for more while it has something. Returns an empty sequence if nothing came, None when the
+        source has come to its end.
+        """
+        ...
+
+    def commit(self, positions: Positions) -> None:
+        """Note that reading may go on from these positions next time."""
+        ...
+
+    def lost(self) -> Collection[str]:
+        """Return the parts that were taken away since this was last asked: nothing of them is committed."""
+        ...
+
+    def close(self) -> None:
+        """Stop reading. Called once, also after an error."""
+        ...
+
+
+class Source(Protocol[T_co]):
+    """A place that items come from, as it is described before anything is read."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        ...
+
+    def open(self, resume: Positions) -> Reader[T_co]:
+        """Begin to read, each part from its position in ``resume``, those not named from their beginning."""
+        ...
+
+
+class Refused(Exception):
+    """Some items were not written; all others were. ``errors`` holds the reason for each, by its index."""
+
+    def __init__(self, errors: Mapping[int, Exception]) -> None:
+        super().__init__(f"{len(errors)} items were refused")
+        self.errors = errors
+
+
+class Writer(Protocol[T_contra]):
+    """A sink that is being written to, by one thread."""
+
+    def write(self, items: Sequence[T_contra]) -> None:
+        """Write items; return when they are as safe as this place can make them.
+
+        Raises Refused if some of them, and something else if none of them is known to be written.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop writing. Called once, also after an error."""
+        ...
+
+
+class Sink(Protocol[T_contra]):
+    """A place that items go to, as it is described before anything is written."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        ...
+
+    def open(self) -> Writer[T_contra]:
+        """Begin to write."""
+        ...

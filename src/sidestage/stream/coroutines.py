@@ -1,0 +1,167 @@
+"""A stage of coroutines: many items are waited for at once, in one thread that runs their event loop.
+
+Three threads share the work. One takes chunks while there is room, the loop runs a coroutine for each item,
+and one hands on what is ready: it may have to wait for whoever comes next, which the loop must not.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Awaitable, Callable
+from time import perf_counter
+from typing import Any
+
+from sidestage.stream.chunk import Chunk
+from sidestage.stream.failing import Desk, GivenUp, Halt, Stopped
+from sidestage.stream.mailbox import Mailbox
+from sidestage.stream.metrics import Meter
+from sidestage.stream.operators import Step
+
+_LOOK_SECONDS = 0.1
+
+Done = list[Any | GivenUp]
+
+
+class CoroutineStage:
+    """Has up to ``most`` coroutines of one function at work; chunks leave in order unless told otherwise."""
+
+    def __init__(
+        self,
+        function: Callable[[Any], Awaitable[Any]],
+        most: int,
+        timeout: float | None,
+        desk: Desk,
+        meter: Meter,
+        halt: Halt,
+        *,
+        ordered: bool,
+    ) -> None:
+        self._function = function
+        self._most = most
+        self._timeout = timeout
+        self._desk = desk
+        self._meter = meter
+        self._halt = halt
+        self._ordered = ordered
+        self._ready: queue.SimpleQueue[tuple[int, Chunk, Done] | BaseException | int] = queue.SimpleQueue()
+        self._in_flight = 0
+        self._changed = threading.Condition()
+        self._slots = asyncio.Semaphore(most)
+
+    def serve(self, inlet: Mailbox, following: Step) -> None:
+        """Do all that comes, and hand it on. Raises Stopped, and what handing on raised."""
+        loop = asyncio.new_event_loop()
+        name = threading.current_thread().name
+        running = threading.Thread(target=loop.run_forever, name=f"{name} loop", daemon=True)
+        taking = threading.Thread(target=self._take, args=(inlet, loop), name=f"{name} intake", daemon=True)
+        running.start()
+        taking.start()
+        try:
+            self._hand_on(following)
+        except BaseException:
+            self._halt.stop()
+            raise
+        finally:
+            taking.join()
+            asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result()
+            loop.call_soon_threadsafe(loop.stop)
+            running.join()
+            loop.close()
+        following.finish()
+
+    def _take(self, inlet: Mailbox, loop: asyncio.AbstractEventLoop) -> None:
+        """Take chunks, as long as fewer items than allowed are at work."""
+        number = 0
+        try:
+            while True:
+                chunk = inlet.take(None)
+                if chunk is None:
+                    break
+                self._wait_for_room()
+                with self._changed:
+                    self._in_flight += len(chunk.items)
+                asyncio.run_coroutine_threadsafe(self._work(number, chunk), loop)
+                number += 1
+            self._ready.put(number)
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever hands on
+            self._ready.put(error)
+
+    def _wait_for_room(self) -> None:
+        with self._changed:
+            while self._in_flight >= self._most:
+                if self._halt.is_set:
+                    raise Stopped
+                self._changed.wait(_LOOK_SECONDS)
+
+    async def _work(self, number: int, chunk: Chunk) -> None:
+        began = perf_counter()
+        done = await asyncio.gather(*map(self._one, chunk.items))
+        self._meter.took(len(chunk.items), perf_counter() - began)
+        with self._changed:
+            self._in_flight -= len(chunk.items)
+            self._changed.notify()
+        self._ready.put((number, chunk, list(done)))
+
+    async def _one(self, item: Any) -> Any:
+        attempt = 1
+        async with self._slots:
+            while True:
+                try:
+                    async with asyncio.timeout(self._timeout):
+                        return await self._function(item)
+                except Exception as error:  # noqa: BLE001 - whatever the user's code raises
+                    pause = self._desk.pause_after(attempt, error)
+                    if pause is None:
+                        return GivenUp(error, attempt)
+                await asyncio.sleep(pause)
+                attempt += 1
+
+    def _hand_on(self, following: Step) -> None:
+        """Push on what is done, in order if that is wanted, until all of it is."""
+        last: int | None = None
+        waiting: dict[int, tuple[Chunk, Done]] = {}
+        sent = 0
+        while last is None or sent < last:
+            try:
+                came = self._ready.get(timeout=_LOOK_SECONDS)
+            except queue.Empty:
+                if self._halt.is_set:
+                    raise Stopped from None
+                continue
+            if isinstance(came, BaseException):
+                raise came
+            if isinstance(came, int):
+                last = came
+                continue
+            number, chunk, done = came
+            waiting[number if self._ordered else sent] = chunk, done
+            while sent in waiting:
+                self._push(*waiting.pop(sent), following)
+                sent += 1
+
+    def _push(self, chunk: Chunk, done: Done, following: Step) -> None:
+        made: list[Any] = []
+        gone: list[int] = []
+        for index, each in enumerate(done):
+            if isinstance(each, GivenUp):
+                kept = self._desk.decide(chunk, index, chunk.items[index], each)
+                if kept.gone:
+                    gone.append(index)
+                    continue
+                each = kept.value  # noqa: PLW2901
+            made.append(each)
+        if gone:
+            chunk.without(frozenset(gone))
+        chunk.items = made
+        if made:
+            following.push(chunk)
+        else:
+            chunk.settle()
+
+
+async def _cancel_all() -> None:
+    mine = asyncio.current_task()
+    tasks = [task for task in asyncio.all_tasks() if task is not mine]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,267 @@
+"""Runs a stream: a thread for each worker, from the first item to the last, or until told to stop."""
+
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from sidestage.clock import Clock
+from sidestage.stream.assembly import Assembly, Lane
+from sidestage.stream.chunk import Chunk, Ledger
+from sidestage.stream.contract import Positions, Reader
+from sidestage.stream.failing import Stopped
+from sidestage.stream.layout import Segment
+from sidestage.stream.mailbox import Mailbox
+from sidestage.stream.metrics import StageCounts
+from sidestage.stream.nodes import MapNode, SourceNode
+from sidestage.stream.operators import Step
+from sidestage.stream.settings import Ended, Settings
+
+_READ_SECONDS = 0.1
+"""How long a source waits at most before it hears that it is to stop."""
+
+
+class Engine:
+    """One run of a stream. ``run`` it, or ``start`` it, do other things, and ``join`` it."""
+
+    def __init__(
+        self, assembly: Assembly, settings: Settings, clock: Clock, resume: Positions | None = None
+    ) -> None:
+        self._assembly = assembly
+        self._settings = settings
+        self._clock = clock
+        self._resume = resume or {}
+        self._halt = assembly.halt
+        self._draining = threading.Event()
+        self._drained = threading.Event()
+        self._at_work = 0
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._began = 0.0
+
+    def run(self) -> Ended:
+        """Run to the end. An interruption cancels. Raises what ended it too early."""
+        self.start()
+        try:
+            return self.join()
+        except BaseException:
+            self.cancel()
+            self.wait()
+            raise
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all of its workers have ended."""
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def wait(self) -> None:
+        """Wait until all of its workers have ended."""
+        for thread in self._threads:
+            while thread.is_alive():
+                thread.join(_READ_SECONDS)  # so that an interruption is heard
+
+    def start(self) -> None:
+        """Begin."""
+        self._began = self._clock.monotonic()
+        segments = self._assembly.layout.segments
+        self._at_work = sum(
+            segment.threads for segment in segments if not isinstance(segment.head, SourceNode)
+        )
+        if not self._at_work:
+            self._drained.set()
+        for segment in reversed(segments):
+            for number in range(segment.threads):
+                self._start_one(segment, number)
+
+    def join(self) -> Ended:
+        """Wait for the end. Raises what ended it too early."""
+        self.wait()
+        if self._halt.error is not None:
+            raise self._halt.error
+        complete = not (self._halt.is_set or self._draining.is_set())
+        seconds = self._clock.monotonic() - self._began
+        return Ended(complete, seconds, self._assembly.letters.count, self.counts())
+
+    def drain(self) -> None:
+        """Read nothing more; finish what is under way."""
+        self._draining.set()
+
+    def cancel(self) -> None:
+        """Stop as soon as may be; what is under way is not settled, and comes again next time."""
+        self._halt.stop()
+
+    def counts(self) -> tuple[StageCounts, ...]:
+        """Return what each stage did so far."""
+        return self._assembly.counts()
+
+    def _start_one(self, segment: Segment, number: int) -> None:
+        names = self._assembly.layout.names
+        name = f"{names[segment.head]} {number + 1}"
+        work: Callable[[], None]
+        if isinstance(segment.head, SourceNode):
+            work = partial(self._feed, segment, segment.head)
+        else:
+            inlets = self._assembly.inlets[segment]
+            work = partial(self._serve, Lane(segment, number), inlets[number % len(inlets)])
+        thread = threading.Thread(target=self._guarded, args=(work,), name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Stopped:
+            pass
+        except BaseException as error:  # noqa: BLE001 - told by join
+            self._halt.stop(error)
+
+    def _serve(self, lane: Lane, inlet: Mailbox) -> None:
+        """Do the stages of a segment on what comes into its mailbox."""
+        head = lane.segment.head
+        try:
+            if isinstance(head, MapNode) and head.is_async:
+                stage, following = self._assembly.coroutine_stage(head, lane)
+                stage.serve(inlet, following)
+            else:
+                step = self._assembly.first_step(lane)
+                self._work(lane, inlet, step)
+                step.finish()
+        finally:
+            for each in lane.open:
+                each.close()
+        with self._lock:
+            self._at_work -= 1
+            if not self._at_work:
+                self._drained.set()
+
+    def _work(self, lane: Lane, inlet: Mailbox, step: Step) -> None:
+        turns, sent = self._assembly.turns.get(lane.segment), lane.sent
+        monotonic, halt = self._clock.monotonic, self._halt
+        while True:
+            due = step.due()
+            chunk = inlet.take(None if due is None else max(0.0, due - monotonic()))
+            if chunk is not None:
+                if halt.is_set:
+                    raise Stopped
+                sequence = chunk.sequence
+                self._push(lane, step, chunk)
+                if turns is not None:
+                    turns.send(sequence, sent[:])
+                    sent.clear()
+            elif inlet.is_over:
+                return
+            if due is not None and monotonic() >= due:
+                step.tick(monotonic())
+
+    def _push(self, lane: Lane, step: Step, chunk: Chunk) -> None:
+        """Do a chunk; if that ends the worker, go on as a new one would, item by item."""
+        items, origins = chunk.items, chunk.origins
+        try:
+            step.push(chunk)
+        except (Exception, Stopped, KeyboardInterrupt):
+            raise
+        except BaseException as death:  # noqa: BLE001 - such as sys.exit() in a task's code
+            self._assembly.rest_after(death)
+            chunk.items, chunk.origins = items, origins
+            self._one_by_one(lane, step, chunk)
+
+    def _one_by_one(self, lane: Lane, step: Step, chunk: Chunk) -> None:
+        chunk.hold(len(chunk.items))
+        for index, item in enumerate(chunk.items):
+            origin = None if chunk.origins is None else [chunk.origins[index]]
+            one = Chunk(
+                [item],
+                chunk.tickets,
+                chunk.born,
+                origin if len(chunk.tickets) > 1 else [index] if origin is None else origin,
+            )
+            try:
+                step.push(one)
+            except (Exception, Stopped, KeyboardInterrupt):
+                raise
+            except BaseException as death:  # noqa: BLE001
+                self._assembly.rest_after(death)
+                self._assembly.give_up(lane, chunk, index, death)
+                one.settle()
+        chunk.settle()
+
+    def _feed(self, segment: Segment, node: SourceNode) -> None:
+        """Read a source, and note how far it has been dealt with."""
+        lane = Lane(segment, 0)
+        reader: Reader[Any] = node.source.open(self._resume)
+        step = self._assembly.first_step(lane)
+        feed = _Feed(reader, step, partial(self._push, lane, step), self._settings, self._clock)
+        try:
+            try:
+                while not self._draining.is_set():
+                    if self._halt.is_set:
+                        raise Stopped
+                    if not feed.go_on():
+                        break
+                feed.finish()
+            finally:
+                for each in lane.open:
+                    each.close()
+            while not self._drained.wait(_READ_SECONDS):
+                if self._halt.is_set:
+                    raise Stopped
+                feed.commit()
+        finally:
+            feed.close()
+
+
+class _Feed:
+    """One source, being read."""
+
+    def __init__(
+        self,
+        reader: Reader[Any],
+        step: Step,
+        push: Callable[[Chunk], None],
+        settings: Settings,
+        clock: Clock,
+    ) -> None:
+        self._reader = reader
+        self._step = step
+        self._push = push
+        self._settings = settings
+        self._clock = clock
+        self._ledger = Ledger()
+        self._committed_at = clock.monotonic()
+
+    def go_on(self) -> bool:
+        """Read what is there, and push it on; return False at the end of the source."""
+        due = self._step.due()
+        wait = _READ_SECONDS
+        if due is not None:
+            wait = min(wait, max(0.0, due - self._clock.monotonic()))
+        batches = self._reader.read(self._settings.chunk, wait)
+        lost = self._reader.lost()
+        if lost:
+            self._ledger.forget(lost)
+        now = self._clock.monotonic()
+        for batch in batches or ():
+            self._push(Chunk(batch.items, (self._ledger.issue(batch),), now))
+        if due is not None and now >= due:
+            self._step.tick(now)
+        if now - self._committed_at >= self._settings.commit_every:
+            self._committed_at = now
+            self.commit()
+        return batches is not None
+
+    def finish(self) -> None:
+        """Push on what is held back."""
+        self._step.finish()
+
+    def commit(self) -> None:
+        """Tell the source how far it has been dealt with, if that is farther than before."""
+        reached = self._ledger.take_reached()
+        if reached:
+            self._reader.commit(reached)
+
+    def close(self) -> None:
+        """Note for the last time how far it has been dealt with, and stop reading."""
+        try:
+            self.commit()
+        finally:
+            self._reader.close()

@@ -1,0 +1,63 @@
+"""A description drawn as text: which stages share a worker, and what waits where."""
+
+from collections.abc import Iterator
+
+from sidestage.stream.layout import Layout, Segment
+from sidestage.stream.nodes import BatchNode, KeyNode, Node, SinkNode, SourceNode
+from sidestage.stream.settings import Settings
+
+
+def explained(layout: Layout, settings: Settings) -> str:
+    """Return one line for each group of stages that share workers, with what leads to it."""
+    most = sum(
+        (settings.buffer if not isinstance(segment.head, SourceNode) else 0) * _inlets(segment)
+        + settings.chunk * segment.threads
+        for segment in layout.segments
+    )
+    lines = [_line(layout, segment, settings) for segment in layout.segments]
+    threads = sum(segment.threads for segment in layout.segments)
+    lines.append(f"{threads} threads; at most {most:,} items under way, and what batches and windows hold")
+    return "\n".join(lines)
+
+
+def _line(layout: Layout, segment: Segment, settings: Settings) -> str:
+    stages = " + ".join(_named(layout, stage) for stage in segment.stages)
+    if isinstance(segment.head, SourceNode):
+        return f"{stages}  ({_who(segment)})"
+    before = " and ".join(dict.fromkeys(_reached(layout, segment)))
+    inlets = f"{_inlets(segment)} x " if _inlets(segment) > 1 else ""
+    return f"{before} --[{inlets}{settings.buffer:,} items]--> {stages}  ({_who(segment)})"
+
+
+def _reached(layout: Layout, segment: Segment) -> Iterator[str]:
+    for before in segment.head.before:
+        yield layout.names[before]
+
+
+def _named(layout: Layout, node: Node) -> str:
+    name = layout.names[node]
+    match node:
+        case BatchNode():
+            within = "" if node.within is None else f" within {node.within:g} s"
+            return f"{name} [{node.size:,}{within}]"
+        case KeyNode():
+            return f"{name} [into {node.into}]"
+        case SinkNode():
+            return f"> {name}"
+    return name
+
+
+def _who(segment: Segment) -> str:
+    if segment.is_async:
+        return f"1 thread, up to {segment.workers} at once, {_order(segment)}"
+    return "1 thread" if segment.workers == 1 else f"{segment.workers} threads, {_order(segment)}"
+
+
+def _order(segment: Segment) -> str:
+    if segment.keyed is not None:
+        return "in order by key"
+    return "in order" if segment.ordered else "in any order"
+
+
+def _inlets(segment: Segment) -> int:
+    return segment.threads if segment.keyed is not None else 1

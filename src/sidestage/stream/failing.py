@@ -1,0 +1,225 @@
+"""What happens to an item that a stage fails on: tried again, skipped, replaced, set aside, or the end."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from sidestage.errors import StreamFailed
+from sidestage.policy.failure import FailureClass, classify
+from sidestage.policy.retry import Retry
+from sidestage.stream.chunk import Chunk, Origin
+
+_SHOWN = 200
+"""How many characters of an item an error shows."""
+
+FailMode = Literal["fast", "soft"]
+"""fast: the first item that nothing else is said about ends the stream; soft: it becomes a dead letter."""
+
+
+class Raise(msgspec.Struct, frozen=True):
+    """End the stream with this error."""
+
+
+class Skip(msgspec.Struct, frozen=True):
+    """Go on without the item; it is counted, and lost."""
+
+
+class Default(msgspec.Struct, frozen=True):
+    """Go on with a value in place of what the stage would have made."""
+
+    value: Any
+
+
+class SetAside(msgspec.Struct, frozen=True):
+    """Make a dead letter of the item, and go on."""
+
+
+OnError = Raise | Skip | Default | SetAside
+
+
+class DeadLetter(NamedTuple):
+    """An item that was set aside, with all that is known of it.
+
+    ``attempt`` counts the tries, ``origin`` says where the item that it came of was read (None where several
+    batches were put together), ``born`` when, in seconds of the monotonic clock.
+    """
+
+    stage: str
+    item: Any
+    error: Exception
+    failure_class: FailureClass
+    attempt: int
+    origin: Origin | None
+    born: float
+
+
+Post = Callable[[DeadLetter], None]
+"""Takes a dead letter; returns when it is safe."""
+
+
+class Kept(NamedTuple):
+    """What is to be done with an item after all: go on with ``value``, unless it is ``gone``."""
+
+    gone: bool
+    value: Any
+
+
+_GONE = Kept(gone=True, value=None)
+
+
+class Halt:
+    """Whether the stream is to stop at once, and why. Shared by all of its workers."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self.error: BaseException | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether everybody is to stop."""
+        return self._event.is_set()
+
+    def stop(self, error: BaseException | None = None) -> None:
+        """Have everybody stop; the first error is the one that is told."""
+        with self._lock:
+            if self.error is None and not self._event.is_set():
+                self.error = error
+            self._event.set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait, unless everybody is to stop; return whether that is so."""
+        return self._event.wait(seconds)
+
+
+class Stopped(BaseException):  # nobody's code is to catch it as an error of its own
+    """The stream is to stop at once."""
+
+
+class WorkerDied(Exception):
+    """The worker that had an item ended, and not for the first time."""
+
+    failure_class = "worker-died"
+
+
+class StreamDied(Exception):
+    """Workers died more often than they may be started again."""
+
+
+class Desk:
+    """Where one stage brings the items it fails on. Used by all workers of the stage."""
+
+    def __init__(
+        self,
+        stage: str,
+        on_error: OnError,
+        retry: Retry | None,
+        post: Post,
+        halt: Halt,
+        chance: Callable[[], float],
+    ) -> None:
+        self._stage = stage
+        self._on_error = on_error
+        self._retry = retry
+        self._post = post
+        self._halt = halt
+        self._chance = chance
+        self.errors: Counter[FailureClass] = Counter()
+
+    def meet(
+        self,
+        chunk: Chunk,
+        index: int,
+        item: Any,
+        error: Exception,
+        again: Callable[[Any], Any],
+    ) -> Kept:
+        """Decide about an item; ``again`` is called with it if it is to be tried again.
+
+        Raises StreamFailed if the stream is to end, Stopped if it ends while this waits.
+        """
+        try:
+            return Kept(gone=False, value=self._again(error, lambda: again(item)))
+        except _GivenUpError as raised:
+            return self.decide(chunk, index, item, raised.given_up)
+
+    def meet_all(self, chunk: Chunk, error: Exception, again: Callable[[list[Any]], Any]) -> None:
+        """Decide about all items of a chunk, which failed together.
+
+        Raises StreamFailed if the stream is to end, Stopped if it ends while this waits.
+        """
+        try:
+            self._again(error, lambda: again(chunk.items))
+        except _GivenUpError as raised:
+            for index, item in enumerate(chunk.items):
+                self.decide(chunk, index, item, raised.given_up)
+
+    def pause_after(self, attempt: int, error: Exception) -> float | None:
+        """Return the seconds to wait before trying again after so many attempts, or None to give up."""
+        if self._retry is None:
+            return None
+        return self._retry.wait_before(attempt, classify(error), self._chance())
+
+    def decide(self, chunk: Chunk, index: int, item: Any, given_up: "GivenUp") -> Kept:
+        """Decide about an item that is not tried again. Raises StreamFailed if the stream is to end."""
+        error, failure = given_up.error, classify(given_up.error)
+        self.errors[failure] += 1
+        match self._on_error:
+            case Default(value):
+                return Kept(gone=False, value=value)
+            case Skip():
+                return _GONE
+            case SetAside():
+                origin, attempt = chunk.origin_of(index), given_up.attempt
+                self._post(DeadLetter(self._stage, item, error, failure, attempt, origin, chunk.born))
+                return _GONE
+        raise failed(self._stage, item, error, chunk.origin_of(index)) from error
+
+    def _again(self, error: Exception, call: Callable[[], Any]) -> Any:
+        """Try again as often as is worth it; return what came of it. Raises _GivenUpError."""
+        attempt = 1
+        while True:
+            pause = self.pause_after(attempt, error)
+            if pause is None:
+                raise _GivenUpError(GivenUp(error, attempt))
+            if self._halt.wait(pause):
+                raise Stopped
+            attempt += 1
+            try:
+                return call()
+            except Exception as another:  # noqa: BLE001 - whatever the user's code raises
+                error = another
+
+
+class GivenUp(NamedTuple):
+    """Trying again is over, after so many attempts."""
+
+    error: Exception
+    attempt: int
+
+
+class _GivenUpError(Exception):
+    """Trying again is over."""
+
+    def __init__(self, given_up: GivenUp) -> None:
+        super().__init__()
+        self.given_up = given_up
+
+
+def failed(stage: str, item: Any, error: Exception, origin: Origin | None) -> StreamFailed:
+    """Return the error that ends a stream because of one item."""
+    where = (
+        "" if origin is None else f" (item {origin.index} of the batch at {origin.first} of {origin.part})"
+    )
+    return StreamFailed(
+        f"The stage {stage!r} failed on {_shown(item)}{where}: {type(error).__name__}: {error}",
+        hint='Repair it, or let the stream carry on: on_error=SetAside() on the stage, or run(fail="soft").',
+    )
+
+
+def _shown(item: Any) -> str:
+    text = repr(item)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

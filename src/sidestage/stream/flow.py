@@ -1,0 +1,68 @@
+"""What can be run: a description that has come to its sinks."""
+
+from collections.abc import Callable
+
+from sidestage.clock import Clock, SystemClock
+from sidestage.stream.assembly import Assembly
+from sidestage.stream.contract import Positions
+from sidestage.stream.engine import Engine
+from sidestage.stream.explain import explained
+from sidestage.stream.failing import DeadLetter, FailMode, Halt
+from sidestage.stream.layout import Layout, lay_out
+from sidestage.stream.nodes import SinkNode
+from sidestage.stream.settings import Ended, Settings
+
+
+class Flow:
+    """A stream with its sinks. Immutable; each ``run`` begins anew."""
+
+    __slots__ = ("sinks",)
+
+    def __init__(self, sinks: tuple[SinkNode, ...]) -> None:
+        self.sinks = sinks
+
+    def also(self, *others: "Flow") -> "Flow":
+        """Run several together: what they have in common is done once."""
+        return Flow((*self.sinks, *(sink for other in others for sink in other.sinks)))
+
+    def layout(self) -> Layout:
+        """Return which stages share a worker. Raises DefinitionError."""
+        return lay_out(self.sinks)
+
+    def explain(self, settings: Settings | None = None) -> str:
+        """Return a drawing: which stages share a worker, what may wait where. Raises DefinitionError."""
+        return explained(self.layout(), settings or Settings())
+
+    def run(
+        self,
+        *,
+        fail: FailMode = "fast",
+        dead_letters: Callable[[DeadLetter], None] | None = None,
+        resume: Positions | None = None,
+        settings: Settings | None = None,
+        clock: Clock | None = None,
+    ) -> Ended:
+        """Run until the sources have come to their end and everything is written.
+
+        ``dead_letters`` takes what is set aside, and returns when it is safe. Raises StreamFailed for an item
+        that nothing else was said about, and what a source raised.
+        """
+        engine = self.engine(
+            fail=fail, dead_letters=dead_letters, resume=resume, settings=settings, clock=clock
+        )
+        return engine.run()
+
+    def engine(
+        self,
+        *,
+        fail: FailMode = "fast",
+        dead_letters: Callable[[DeadLetter], None] | None = None,
+        resume: Positions | None = None,
+        settings: Settings | None = None,
+        clock: Clock | None = None,
+    ) -> Engine:
+        """Return what runs it, to be started, looked at, drained and cancelled."""
+        given = settings or Settings()
+        time = clock or SystemClock()
+        assembly = Assembly(self.layout(), given, Halt(), time, fail, dead_letters)
+        return Engine(assembly, given, time, resume)

@@ -1,0 +1,169 @@
+"""Which stages share a worker: neighbours are fused, and what is between two workers is a mailbox.
+
+A stage begins a segment of its own if it says how many workers it has, if it waits (coroutines), if several
+streams come together in it, or if it keeps something back while the stage before has several workers. All
+others are done by whoever does the stage before.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from sidestage.errors import DefinitionError
+from sidestage.stream.nodes import BatchNode, KeyNode, MapNode, MergeNode, Node, SinkNode, SourceNode
+
+
+@dataclass(eq=False)
+class Segment:
+    """Stages, from ``head`` on, that the same workers do."""
+
+    head: Node
+    workers: int
+    ordered: bool
+    keyed: KeyNode | None
+    stages: list[Node] = field(default_factory=list)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it is a single stage of coroutines, whose workers are items in flight."""
+        return _is_async(self.head)
+
+    @property
+    def threads(self) -> int:
+        """How many threads take chunks for it."""
+        return 1 if self.is_async else self.workers
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A description, ready to be built: what follows each stage, and who does it."""
+
+    nodes: tuple[Node, ...]
+    after: dict[Node, tuple[Node, ...]]
+    segments: tuple[Segment, ...]
+    segment_of: dict[Node, Segment]
+    names: dict[Node, str]
+
+    def begins_segment(self, node: Node) -> bool:
+        """Whether other workers do it than the stage before."""
+        return self.segment_of[node].head is node
+
+    def senders(self, node: Node) -> int:
+        """Return how many workers push into each mailbox of a stage that begins a segment."""
+        keyed = self.segment_of[node].keyed
+        if keyed is not None and keyed not in node.before:
+            return 1  # each worker has the same keys as one of the stage before
+        return sum(self.segment_of[before].threads for before in node.before)
+
+
+def lay_out(sinks: Sequence[SinkNode]) -> Layout:
+    """Return the layout of all that leads to these sinks. Raises DefinitionError."""
+    nodes = tuple(_in_order(sinks))
+    after: defaultdict[Node, list[Node]] = defaultdict(list)
+    for node in nodes:
+        for before in node.before:
+            after[before].append(node)
+    key_of = _keys(nodes)
+    lanes = _lanes(key_of)
+    segment_of: dict[Node, Segment] = {}
+    for node in nodes:
+        before_it = segment_of[node.before[0]] if node.before else None
+        if before_it is None or _is_apart(node, before_it, lanes):
+            segment_of[node] = _segment(node, before_it, key_of[node], lanes)
+        else:
+            segment_of[node] = before_it
+        segment_of[node].stages.append(node)
+    segments = tuple(dict.fromkeys(segment_of.values()))
+    return Layout(nodes, {node: tuple(after[node]) for node in nodes}, segments, segment_of, _names(nodes))
+
+
+def _keys(nodes: Iterable[Node]) -> dict[Node, KeyNode | None]:
+    """Return by which key each stage gets its items, if they have one still."""
+    key_of: dict[Node, KeyNode | None] = {}
+    for node in nodes:
+        if isinstance(node, SourceNode | MergeNode | BatchNode):
+            key_of[node] = None
+        else:
+            key_of[node] = node if isinstance(node, KeyNode) else key_of[node.before[0]]
+    return key_of
+
+
+def _lanes(key_of: dict[Node, KeyNode | None]) -> dict[KeyNode, int]:
+    """Return how many workers share the keys. Raises DefinitionError if stages want different numbers."""
+    lanes: dict[KeyNode, int] = {}
+    for node, keyed in key_of.items():
+        workers = node.manner.workers or 1
+        if keyed is None or workers == 1 or _is_async(node):
+            continue
+        if workers > keyed.into:
+            raise DefinitionError(
+                f"{node.name!r} has {workers} workers, but its keys are shared among {keyed.into} at most.",
+                hint=f"Give by_key(into={workers}), or fewer workers.",
+            )
+        if lanes.setdefault(keyed, workers) != workers:
+            raise DefinitionError(
+                f"{node.name!r} has {workers} workers, but the keys are shared among {lanes[keyed]} before.",
+                hint="Give it as many, or call by_key again before it, or merge() to give up the keys.",
+            )
+    return lanes
+
+
+def _is_async(node: Node) -> bool:
+    return isinstance(node, MapNode) and node.is_async
+
+
+def _is_apart(node: Node, before: Segment, lanes: dict[KeyNode, int]) -> bool:
+    """Whether a stage is done by other workers than the one before."""
+    if (
+        node.manner.workers is not None
+        or node.manner.on == "process"
+        or before.is_async
+        or _is_async(node)
+        or isinstance(node, MergeNode)
+    ):
+        return True
+    first = node.before[0]
+    if isinstance(first, KeyNode) and first in lanes:
+        return True
+    return before.threads > 1 and isinstance(node, BatchNode | SinkNode | KeyNode)
+
+
+def _segment(node: Node, before: Segment | None, keyed: KeyNode | None, lanes: dict[KeyNode, int]) -> Segment:
+    """Return the segment that begins with a stage. Raises DefinitionError."""
+    workers = node.manner.workers or 1
+    if keyed is None or keyed not in lanes or _is_async(node) or isinstance(node, KeyNode | SinkNode):
+        return Segment(node, workers, node.manner.ordered or keyed is not None, None)
+    if node.before[0] is keyed or (before is not None and before.keyed is keyed and workers > 1):
+        return Segment(node, lanes[keyed], ordered=True, keyed=keyed)
+    if workers > 1:
+        raise DefinitionError(
+            f"{node.name!r} has {workers} workers, but the stage before it has brought all keys together.",
+            hint="Call by_key again before it, or merge() to give up the keys.",
+        )
+    return Segment(node, 1, ordered=True, keyed=None)
+
+
+def _in_order(sinks: Iterable[Node]) -> Iterator[Node]:
+    """Yield each node once, after those it is made from."""
+    done: set[Node] = set()
+    stack: list[tuple[Node, bool]] = [(sink, False) for sink in reversed(list(sinks))]
+    while stack:
+        node, ready = stack.pop()
+        if node in done:
+            continue
+        if ready:
+            done.add(node)
+            yield node
+        else:
+            stack.append((node, True))
+            stack += [(before, False) for before in reversed(node.before)]
+
+
+def _names(nodes: Iterable[Node]) -> dict[Node, str]:
+    """Return a name for each node; those that would have the same are numbered from the second on."""
+    seen: defaultdict[str, int] = defaultdict(int)
+    names = {}
+    for node in nodes:
+        seen[node.name] += 1
+        names[node] = node.name if seen[node.name] == 1 else f"{node.name}-{seen[node.name]}"
+    return names

@@ -1,0 +1,92 @@
+"""Where chunks wait between workers: bounded by items and by bytes. Whoever takes, takes what waits."""
+
+import threading
+from collections import deque
+
+from sidestage.stream.chunk import Chunk
+from sidestage.stream.failing import Halt, Stopped
+
+_LOOK_SECONDS = 0.1
+"""How often those who wait ask whether everything is to stop, should nobody have woken them."""
+
+
+class Mailbox:
+    """Chunks on their way from ``senders`` workers to others. A chunk that is too large for it goes in alone.
+
+    Chunks are numbered in the order in which they were put in.
+    """
+
+    def __init__(self, most_items: int, halt: Halt, *, senders: int, most_bytes: int | None = None) -> None:
+        self._most_items = most_items
+        self._most_bytes = most_bytes
+        self._halt = halt
+        self._senders = senders
+        self._chunks: deque[Chunk] = deque()
+        self._lock = threading.Lock()
+        self._filled = threading.Condition(self._lock)
+        self._emptied = threading.Condition(self._lock)
+        self._sequence = 0
+        self._bytes = 0
+        self.pending = 0
+
+    def push(self, chunk: Chunk) -> None:
+        """Put a chunk in, waiting while it is full. Raises Stopped."""
+        count = len(chunk.items)
+        with self._lock:
+            while self._is_full(count, chunk.bytes):
+                if self._halt.is_set:
+                    raise Stopped
+                self._emptied.wait(_LOOK_SECONDS)
+            chunk.sequence = self._sequence
+            self._sequence += 1
+            self._chunks.append(chunk)
+            self.pending += count
+            self._bytes += chunk.bytes
+            self._filled.notify()
+
+    def take(self, timeout: float | None) -> Chunk | None:
+        """Return the oldest chunk, or None if none came within ``timeout`` seconds or none will come.
+
+        Raises Stopped.
+        """
+        with self._lock:
+            while not self._chunks:
+                if self._halt.is_set:
+                    raise Stopped
+                if not self._senders:
+                    return None
+                waited = self._filled.wait(_LOOK_SECONDS if timeout is None else min(timeout, _LOOK_SECONDS))
+                if not waited and timeout is not None:
+                    timeout -= _LOOK_SECONDS
+                    if timeout <= 0:
+                        return None
+            chunk = self._chunks.popleft()
+            self.pending -= len(chunk.items)
+            self._bytes -= chunk.bytes
+            self._emptied.notify()
+            return chunk
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing waits and nothing will come."""
+        return not self._senders and not self._chunks
+
+    def due(self) -> float | None:
+        """Return None: those who take see to what is due."""
+
+    def tick(self, now: float) -> None:
+        """Do nothing: those who take see to what is due."""
+
+    def finish(self) -> None:
+        """Note that one sender will send no more."""
+        with self._lock:
+            self._senders -= 1
+            if not self._senders:
+                self._filled.notify_all()
+
+    def _is_full(self, count: int, size: int) -> bool:
+        if not self._chunks:
+            return False
+        if self.pending + count > self._most_items:
+            return True
+        return self._most_bytes is not None and self._bytes + size > self._most_bytes

@@ -1,0 +1,118 @@
+"""The parts of a description: each knows what it is made from, and nothing of how it is run."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sidestage.errors import DefinitionError
+from sidestage.policy.retry import Retry
+from sidestage.stream.contract import Sink, Source
+from sidestage.stream.failing import OnError
+
+Place = Literal["thread", "process"]
+"""What a worker is: a thread; a process, for Python code that keeps a processor busy."""
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a stage does its work. Raises DefinitionError for what makes no sense.
+
+    ``workers``: how many do it at once; None leaves it to the stage before, whose worker does both. Chunks
+    leave an ``ordered`` stage in the order in which they came. ``timeout``: seconds that one item may take,
+    in a process or a coroutine.
+    """
+
+    workers: int | None = None
+    ordered: bool = True
+    on_error: OnError | None = None
+    retry: Retry | None = None
+    on: Place = "thread"
+    timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise DefinitionError(
+                f"A stage cannot have {self.workers} workers.", hint="Give it one or more, or leave them out."
+            )
+        if self.timeout is not None and not self.timeout > 0:
+            raise DefinitionError(
+                f"A timeout of {self.timeout} s makes no sense.", hint="Give seconds above zero."
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """A part of a description, by its identity. ``name`` is unique within a stream once it is laid out."""
+
+    name: str
+    before: tuple["Node", ...] = ()
+    manner: Manner = field(default_factory=Manner)
+
+
+@dataclass(frozen=True, eq=False)
+class SourceNode(Node):
+    """Where items come from."""
+
+    source: Source[Any] = field(kw_only=True)
+
+
+@dataclass(frozen=True, eq=False)
+class MapNode(Node):
+    """One item of each."""
+
+    function: Callable[[Any], Any] = field(kw_only=True)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether its function is a coroutine function."""
+        call = getattr(self.function, "__call__", None)  # noqa: B004 - of an object that is called
+        return inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(call)
+
+
+@dataclass(frozen=True, eq=False)
+class FilterNode(Node):
+    """Those items for which a function says so."""
+
+    function: Callable[[Any], Any] = field(kw_only=True)
+
+
+@dataclass(frozen=True, eq=False)
+class FlatMapNode(Node):
+    """Any number of items of each."""
+
+    function: Callable[[Any], Any] = field(kw_only=True)
+
+
+@dataclass(frozen=True, eq=False)
+class KeyNode(Node):
+    """Items with a key: those of one key stay in order from here on, whoever works on them."""
+
+    key: Callable[[Any], Any] = field(kw_only=True)
+    into: int = field(kw_only=True)
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNode(Node):
+    """Lists of ``size`` items; fewer after ``within`` seconds, and at the end."""
+
+    size: int = field(kw_only=True)
+    within: float | None = field(kw_only=True)
+
+
+@dataclass(frozen=True, eq=False)
+class MergeNode(Node):
+    """The items of several streams, as they come."""
+
+
+@dataclass(frozen=True, eq=False)
+class SinkNode(Node):
+    """Where items go."""
+
+    sink: Sink[Any] = field(kw_only=True)
+
+
+def name_of(function: Callable[..., Any], kind: str) -> str:
+    """Return what people would call a stage: as its function, or as what it does if that has no name."""
+    name: str = getattr(function, "__name__", type(function).__name__)
+    return kind if name == "<lambda>" else name

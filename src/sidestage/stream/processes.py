@@ -1,0 +1,308 @@
+"""A stage whose workers are processes: for Python code that keeps a processor busy.
+
+Each worker is a thread that takes chunks, and a process that does the work. A chunk goes there by pickle,
+with large buffers beside it (protocol 5), and comes back with a result or an error for each item. The process
+notes in shared memory which item it is at, so that the item that it dies or hangs of is known.
+"""
+
+import mmap
+import multiprocessing
+import pickle
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from sidestage.clock import Clock
+from sidestage.errors import DefinitionError
+from sidestage.policy.restart import Restarts
+from sidestage.stream.chunk import Chunk
+from sidestage.stream.failing import Desk, GivenUp, Halt, Stopped, StreamDied, WorkerDied
+from sidestage.stream.metrics import Meter
+from sidestage.stream.operators import Step
+
+_LOOK_SECONDS = 0.1
+_MOST_DEATHS = 2
+"""An item that has ended so many processes is not tried again."""
+
+_NOWHERE = (1 << 64) - 1
+
+
+class Failed(NamedTuple):
+    """What an item's function raised, in place of a result."""
+
+    error: Exception
+
+
+def require_picklable(function: Callable[..., Any], stage: str) -> None:
+    """Raise DefinitionError if a function cannot be sent to a process."""
+    try:
+        pickle.dumps(function, 5)
+    except Exception as error:
+        raise DefinitionError(
+            f"The function of the stage {stage!r} cannot be sent to a process: {error}",
+            hint="Define it at the top level of a module; lambdas and functions inside functions cannot go.",
+        ) from error
+
+
+class ProcessOperator:
+    """Has one process make one item of each. Closed by whoever opened it."""
+
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        timeout: float | None,
+        desk: Desk,
+        meter: Meter,
+        following: Step,
+        restarts: Restarts,
+        halt: Halt,
+        clock: Clock,
+    ) -> None:
+        self._function = function
+        self._timeout = timeout
+        self._desk = desk
+        self._meter = meter
+        self._next = following
+        self._restarts = restarts
+        self._halt = halt
+        self._clock = clock
+        self._child: _Child | None = None
+
+    def push(self, chunk: Chunk) -> None:
+        """Take a chunk."""
+        began = perf_counter()
+        items = chunk.items
+        made: list[Any] = []
+        gone: list[int] = []
+        for index, result in enumerate(self._results(items)):
+            if isinstance(result, GivenUp):
+                kept = self._desk.decide(chunk, index, items[index], result)
+            elif isinstance(result, Failed):
+                kept = self._desk.meet(chunk, index, items[index], result.error, self._one)
+            else:
+                made.append(result)
+                continue
+            if kept.gone:
+                gone.append(index)
+            else:
+                made.append(kept.value)
+        if gone:
+            chunk.without(frozenset(gone))
+        chunk.items = made
+        self._meter.took(len(items), perf_counter() - began)
+        if made:
+            self._next.push(chunk)
+        else:
+            chunk.settle()
+
+    def due(self) -> float | None:
+        """Return when something is due further on."""
+        return self._next.due()
+
+    def tick(self, now: float) -> None:
+        """Do what is due further on."""
+        self._next.tick(now)
+
+    def finish(self) -> None:
+        """Finish what follows."""
+        self._next.finish()
+
+    def close(self) -> None:
+        """End the process."""
+        if self._child is not None:
+            self._child.end()
+            self._child = None
+
+    def _one(self, item: Any) -> Any:
+        (result,) = self._results([item])
+        if isinstance(result, Failed | GivenUp):
+            raise result.error
+        return result
+
+    def _results(self, items: Sequence[Any]) -> list[Any]:
+        """Return what came of each item: a result, Failed, or GivenUp.
+
+        What a process that died had not answered for is done again, but not an item that ends a second one.
+        """
+        results: list[Any] = [None] * len(items)
+        left = list(range(len(items)))
+        deaths: dict[int, int] = {}
+        while left:
+            sent, unsendable = _pickled(items, left)
+            for index, error in unsendable.items():
+                results[index] = GivenUp(error, 1)
+            left = [index for index in left if index not in unsendable]
+            if not left:
+                break
+            answer = self._ask(sent)
+            if isinstance(answer, list):
+                for index, result in zip(left, answer, strict=True):
+                    results[index] = result
+                break
+            culprit = left[answer.at] if answer.at < len(left) else left[0]
+            deaths[culprit] = deaths.get(culprit, 0) + 1
+            if deaths[culprit] >= _MOST_DEATHS or answer.is_late:
+                results[culprit] = GivenUp(answer.error, deaths[culprit])
+                left.remove(culprit)
+        return results
+
+    def _ask(self, sent: "_Parcel") -> "list[Any] | _Death":
+        """Return the process's answer, or how it ended instead. Raises Stopped, StreamDied."""
+        child = self._child
+        if child is None:
+            child = self._child = _Child(self._function)
+        answer = child.ask(sent, self._timeout, self._halt)
+        if isinstance(answer, list):
+            return answer
+        child.end()
+        self._child = None
+        pause = 0.0 if answer.is_late else self._restarts.next_pause(self._clock.monotonic())
+        if pause is None:
+            raise StreamDied(f"Its processes keep dying: {answer.error}") from answer.error
+        if self._halt.wait(pause):
+            raise Stopped
+        return answer
+
+
+class _Parcel(NamedTuple):
+    """A pickle, and the buffers that go beside it."""
+
+    body: bytes
+    buffers: list[Any]
+
+
+class _Death(NamedTuple):
+    """How a process ended, and at which of the items it was given."""
+
+    at: int
+    error: Exception
+    is_late: bool
+
+
+def _pickled(items: Sequence[Any], which: Sequence[int]) -> tuple[_Parcel, dict[int, Exception]]:
+    """Return some of the items pickled together, and the errors of those that cannot be."""
+    unsendable: dict[int, Exception] = {}
+    try:
+        return _parcel([items[index] for index in which]), unsendable
+    except Exception:  # noqa: BLE001 - whatever the item's own code raises
+        for index in which:
+            try:
+                _parcel(items[index])
+            except Exception as error:  # noqa: BLE001
+                unsendable[index] = error
+        return _parcel([items[index] for index in which if index not in unsendable]), unsendable
+
+
+def _parcel(value: Any) -> _Parcel:
+    buffers: list[Any] = []
+    body = pickle.dumps(value, 5, buffer_callback=buffers.append)
+    return _Parcel(body, [buffer.raw() for buffer in buffers])
+
+
+class _Child:
+    """A process, the pipe to it, and the place where it notes how far it is."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        context: Any = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
+        self._file = tempfile.NamedTemporaryFile(prefix="sidestage-stream-")  # noqa: SIM115 - closed by end
+        self._file.truncate(mmap.PAGESIZE)
+        self._place = mmap.mmap(self._file.fileno(), mmap.PAGESIZE)
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_work, args=(function, theirs, self._file.name), name="sidestage stage", daemon=True
+        )
+        self._process.start()
+        theirs.close()
+
+    def ask(self, sent: _Parcel, timeout: float | None, halt: Halt) -> "list[Any] | _Death":
+        """Return the answer, or how it ended instead. Raises Stopped."""
+        _note(self._place, _NOWHERE)
+        try:
+            _send(self._pipe, sent)
+            at, since = _NOWHERE, time.monotonic()
+            while not self._pipe.poll(_LOOK_SECONDS if timeout is None else min(timeout / 4, _LOOK_SECONDS)):
+                if halt.is_set:
+                    raise Stopped
+                now_at, now = _noted(self._place), time.monotonic()
+                if now_at != at:
+                    at, since = now_at, now
+                elif timeout is not None and at != _NOWHERE and now - since > timeout:
+                    late = TimeoutError(f"it took longer than {timeout:g} s; its process was killed")
+                    return _Death(at, late, is_late=True)
+            answer: list[Any] = _receive(self._pipe)
+        except (EOFError, OSError):
+            self._process.join(1.0)
+            code = self._process.exitcode
+            how = f"with signal {-code}" if code is not None and code < 0 else f"with exit status {code}"
+            at = _noted(self._place)
+            return _Death(0 if at == _NOWHERE else at, WorkerDied(f"its process ended {how}"), is_late=False)
+        return answer
+
+    def end(self) -> None:
+        """End the process, whatever it is doing."""
+        self._process.kill()
+        self._process.join()
+        self._process.close()
+        self._pipe.close()
+        self._place.close()
+        self._file.close()
+
+
+def _send(pipe: Connection, parcel: _Parcel) -> None:
+    pipe.send_bytes(len(parcel.buffers).to_bytes(4, "little") + parcel.body)
+    for buffer in parcel.buffers:
+        pipe.send_bytes(buffer)
+
+
+def _receive(pipe: Connection) -> Any:
+    head = pipe.recv_bytes()
+    buffers = [pipe.recv_bytes() for _ in range(int.from_bytes(head[:4], "little"))]
+    return pickle.loads(memoryview(head)[4:], buffers=buffers)  # noqa: S301 - from our own process
+
+
+def _note(place: mmap.mmap, at: int) -> None:
+    place[:8] = at.to_bytes(8, "little")
+
+
+def _noted(place: mmap.mmap) -> int:
+    return int.from_bytes(place[:8], "little")
+
+
+def _work(function: Callable[[Any], Any], pipe: Connection, name: str) -> None:
+    """Do what comes through the pipe until its other end is closed. Runs in the process."""
+    with open(name, "r+b") as file:  # noqa: PTH123 - of the process that started this one, by its name
+        place = mmap.mmap(file.fileno(), mmap.PAGESIZE)
+    while True:
+        try:
+            items = _receive(pipe)
+        except EOFError:
+            return
+        results: list[Any] = []
+        for index, item in enumerate(items):
+            _note(place, index)
+            try:
+                results.append(function(item))
+            except Exception as error:  # noqa: BLE001 - the one item is all that is lost
+                results.append(Failed(error))
+        _send(pipe, _answer(results))
+
+
+def _answer(results: list[Any]) -> _Parcel:
+    """Return results pickled, those that cannot be as errors of their items."""
+    try:
+        return _parcel(results)
+    except Exception:  # noqa: BLE001
+        return _parcel([_sendable(result) for result in results])
+
+
+def _sendable(result: Any) -> Any:
+    try:
+        pickle.dumps(result, 5)
+    except Exception as error:  # noqa: BLE001
+        what = result.error if isinstance(result, Failed) else result
+        return Failed(TypeError(f"{type(what).__name__} cannot be sent back from the process: {error}"))
+    return result

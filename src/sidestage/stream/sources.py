@@ -1,0 +1,189 @@
+"""Sources that are Python values: sequences, and anything else that can be iterated over."""
+
+import threading
+from collections import deque
+from collections.abc import AsyncIterable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, TypeVar, cast
+
+from sidestage.errors import DefinitionError
+from sidestage.stream.contract import Batch, Position, Positions, Reader, Source
+
+T = TypeVar("T")
+
+PART = "all"
+_SLICE = 256
+_MOST_AHEAD = 4096
+"""How many items are taken from an iterator before somebody wants them."""
+
+_LOOK_SECONDS = 0.05
+
+
+class SequenceSource:
+    """Items that lie in memory. Positions count them."""
+
+    def __init__(self, items: Sequence[Any], name: str) -> None:
+        self._items = items
+        self.name = name
+
+    def open(self, resume: Positions) -> "SequenceReader":
+        """Begin to read."""
+        return SequenceReader(self._items, _count(resume, self.name))
+
+
+class SequenceReader:
+    """Reads a sequence by slices."""
+
+    def __init__(self, items: Sequence[Any], at: int) -> None:
+        self._items = items
+        self._at = at
+        self.committed = at
+
+    def read(self, limit: int, wait: float) -> Sequence[Batch] | None:
+        """Return the next items."""
+        del wait
+        first = self._at
+        items = list(self._items[first : first + limit])
+        if not items:
+            return None
+        self._at += len(items)
+        return (Batch(PART, first, items, self._at),)
+
+    def commit(self, positions: Positions) -> None:
+        """Note how far everything has been dealt with."""
+        self.committed = int(positions.get(PART, self.committed))
+
+    def lost(self) -> Collection[str]:
+        """Return nothing: nobody else reads it."""
+        return ()
+
+    def close(self) -> None:
+        """Stop reading."""
+
+
+class IterableSource:
+    """Items that an iterator makes, in a thread of its own: nobody knows how long the next one takes.
+
+    Positions count items. Resumed, it makes those again that were dealt with, and passes over them.
+    """
+
+    def __init__(self, items: Iterable[Any], name: str) -> None:
+        self._items = items
+        self.name = name
+
+    def open(self, resume: Positions) -> "IterableReader":
+        """Begin to read."""
+        return IterableReader(iter(self._items), _count(resume, self.name), self.name)
+
+
+class IterableReader:
+    """Reads an iterator ahead, by a bounded number of items; what waits is handed over at once."""
+
+    def __init__(self, items: Iterator[Any], at: int, name: str) -> None:
+        self._items = items
+        self._at = at
+        self._waiting: deque[Any] = deque()
+        self._came = threading.Event()
+        self._went = threading.Event()
+        self._hungry = [True]  # whether to be woken by the next item; a list, which is read without a lock
+        self._over = False
+        self._closed = False
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._pull, name=f"{name} reader", daemon=True)
+        self._thread.start()
+
+    def read(self, limit: int, wait: float) -> Sequence[Batch] | None:
+        """Return what waits; or what comes first within ``wait`` seconds. Raises what the iterator raised."""
+        waiting = self._waiting
+        if not waiting and not self._over:
+            self._came.clear()
+            self._hungry[0] = True
+            if not waiting and not self._over:
+                self._came.wait(wait)
+        over = self._over  # before looking: what comes after this is for the next time
+        take = waiting.popleft
+        items = [take() for _ in range(min(len(waiting), limit))]
+        self._went.set()
+        if items:
+            first, self._at = self._at, self._at + len(items)
+            return (Batch(PART, first, items, self._at),)
+        if not over:
+            return ()
+        if self._error is not None:
+            raise self._error
+        return None
+
+    def commit(self, positions: Positions) -> None:
+        """Note how far everything has been dealt with: an iterator does not want to know."""
+
+    def lost(self) -> Collection[str]:
+        """Return nothing: nobody else reads it."""
+        return ()
+
+    def close(self) -> None:
+        """Stop reading, and close a generator; one that is waiting for something hears of it later."""
+        self._closed = True
+        self._went.set()
+        self._thread.join(_LOOK_SECONDS)
+
+    def _pull(self) -> None:
+        items, waiting, hungry, wake = self._items, self._waiting, self._hungry, self._came.set
+        put = waiting.append
+        try:
+            for _ in islice(items, self._at):
+                if self._closed:
+                    return
+            while not self._closed:
+                before = len(waiting)
+                came = 0
+                for item in islice(items, _SLICE):
+                    put(item)
+                    came += 1
+                    if hungry[0]:
+                        hungry[0] = False
+                        wake()
+                if came < _SLICE:
+                    break
+                if before >= _MOST_AHEAD:
+                    self._wait_for_room()
+        except BaseException as error:  # noqa: BLE001 - told to whoever reads
+            self._error = error
+        finally:
+            self._over = True
+            wake()
+            close = getattr(items, "close", None)
+            if close is not None and self._closed:
+                close()
+
+    def _wait_for_room(self) -> None:
+        while len(self._waiting) >= _MOST_AHEAD and not self._closed:
+            self._went.clear()
+            if len(self._waiting) >= _MOST_AHEAD:
+                self._went.wait(_LOOK_SECONDS)
+
+
+def source_of(given: Source[T] | Iterable[T] | AsyncIterable[T], name: str) -> Source[T]:
+    """Return what is given as a source. Raises DefinitionError if nothing can be read from it."""
+    if hasattr(given, "open") and hasattr(given, "name"):
+        return cast("Source[T]", given)
+    if isinstance(given, Sequence) and not isinstance(given, str | bytes):
+        return SequenceSource(given, name or type(given).__name__)
+    if isinstance(given, Iterable) and not isinstance(given, str | bytes):
+        return IterableSource(given, name or type(given).__name__)
+    raise DefinitionError(
+        f"A stream cannot read from {type(given).__name__}.",
+        hint="Give it a list, a generator, anything else to iterate over, or a source.",
+    )
+
+
+def _count(resume: Positions, name: str) -> int:
+    position: Position = resume.get(PART, 0)
+    if not isinstance(position, int) or position < 0:
+        raise DefinitionError(
+            f"{name} cannot go on from {position!r}: its positions count items.",
+            hint="The checkpoint belongs to another source.",
+        )
+    return position
+
+
+__all__ = ["IterableSource", "Reader", "SequenceSource", "source_of"]

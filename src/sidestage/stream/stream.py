@@ -1,0 +1,189 @@
+"""What a user writes: a stream, from its source to its sinks. Nothing happens until it is run."""
+
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
+from typing import Any, Generic, TypeVar, cast, overload
+
+from sidestage.errors import DefinitionError
+from sidestage.policy.retry import Retry
+from sidestage.stream.contract import Sink, Source
+from sidestage.stream.failing import OnError
+from sidestage.stream.flow import Flow
+from sidestage.stream.iteration import HandOver
+from sidestage.stream.nodes import (
+    BatchNode,
+    FilterNode,
+    FlatMapNode,
+    KeyNode,
+    Manner,
+    MapNode,
+    MergeNode,
+    Node,
+    Place,
+    SinkNode,
+    SourceNode,
+    name_of,
+)
+from sidestage.stream.sources import source_of
+
+T = TypeVar("T")
+R = TypeVar("R")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Stream(Generic[T_co]):
+    """Items on their way through stages. Immutable: every method returns a new description.
+
+    ``source`` is anything that can be iterated over, or a ``Source``. Used twice, a stream gives all its
+    items to both.
+
+    >>> list(Stream([1, 2, 3]).map(lambda n: n * n).filter(lambda n: n > 1))
+    [4, 9]
+    """
+
+    __slots__ = ("node",)
+
+    def __init__(
+        self, source: Source[T_co] | Iterable[T_co] | AsyncIterable[T_co], *, name: str = ""
+    ) -> None:
+        given = source_of(source, name)
+        self.node: Node = SourceNode(given.name, source=given)
+
+    @overload
+    def map(
+        self,
+        function: Callable[[T_co], Awaitable[R]],
+        *,
+        name: str = "",
+        workers: int | None = None,
+        ordered: bool = True,
+        on_error: OnError | None = None,
+        retry: Retry | None = None,
+        on: Place = "thread",
+        timeout: float | None = None,
+    ) -> "Stream[R]": ...
+    @overload
+    def map(
+        self,
+        function: Callable[[T_co], R],
+        *,
+        name: str = "",
+        workers: int | None = None,
+        ordered: bool = True,
+        on_error: OnError | None = None,
+        retry: Retry | None = None,
+        on: Place = "thread",
+        timeout: float | None = None,
+    ) -> "Stream[R]": ...
+    def map(
+        self,
+        function: Callable[[T_co], Any],
+        *,
+        name: str = "",
+        workers: int | None = None,
+        ordered: bool = True,
+        on_error: OnError | None = None,
+        retry: Retry | None = None,
+        on: Place = "thread",
+        timeout: float | None = None,
+    ) -> "Stream[Any]":
+        """Make one item of each.
+
+        A coroutine function may be at work on as many at once as ``workers``. With ``on="process"`` each
+        worker is a process. There, and in coroutines, an item may take ``timeout`` seconds.
+        """
+        manner = Manner(workers, ordered, on_error, retry, on, timeout)
+        return self._then(MapNode(name or name_of(function, "map"), (self.node,), manner, function=function))
+
+    def filter(
+        self,
+        function: Callable[[T_co], object],
+        *,
+        name: str = "",
+        workers: int | None = None,
+        ordered: bool = True,
+        on_error: OnError | None = None,
+        retry: Retry | None = None,
+    ) -> "Stream[T_co]":
+        """Keep the items for which ``function`` returns something true."""
+        manner = Manner(workers, ordered, on_error, retry)
+        return self._then(
+            FilterNode(name or name_of(function, "filter"), (self.node,), manner, function=function)
+        )
+
+    def flat_map(
+        self,
+        function: Callable[[T_co], Iterable[R]],
+        *,
+        name: str = "",
+        workers: int | None = None,
+        ordered: bool = True,
+        on_error: OnError | None = None,
+        retry: Retry | None = None,
+    ) -> "Stream[R]":
+        """Make any number of items of each."""
+        manner = Manner(workers, ordered, on_error, retry)
+        return self._then(
+            FlatMapNode(name or name_of(function, "map"), (self.node,), manner, function=function)
+        )
+
+    def by_key(
+        self,
+        key: Callable[[T_co], object],
+        *,
+        into: int = 16,
+        name: str = "",
+        on_error: OnError | None = None,
+    ) -> "Stream[T_co]":
+        """Keep items of one key in order from here on, while up to ``into`` workers share the keys.
+
+        Keys must be hashable; an item whose key is not is an error of this stage.
+        """
+        if into < 1:
+            raise DefinitionError(f"Keys cannot be shared among {into}.", hint="Give into=1 or more.")
+        node = KeyNode(name or "by_key", (self.node,), Manner(on_error=on_error), key=key, into=into)
+        return self._then(node)
+
+    def batch(self, size: int, *, within: float | None = None, name: str = "") -> "Stream[list[T_co]]":
+        """Put ``size`` items together; fewer when the first is ``within`` seconds old, and at the end."""
+        if size < 1 or not (within is None or within > 0):
+            raise DefinitionError(
+                f"batch(size={size}, within={within}) makes no sense.",
+                hint="size counts items and within seconds, both greater than 0.",
+            )
+        return self._then(BatchNode(name or "batch", (self.node,), size=size, within=within))
+
+    def merge(self, *others: "Stream[T]", name: str = "") -> "Stream[T_co | T]":
+        """Put items of several streams on one way, as they come. Keys end here, also without others."""
+        nodes = (self.node, *(other.node for other in others))
+        return self._then(MergeNode(name or "merge", nodes))
+
+    def to(
+        self,
+        sink: Sink[T_co],
+        *,
+        name: str = "",
+        workers: int | None = None,
+        on_error: OnError | None = None,
+        retry: Retry | None = None,
+    ) -> Flow:
+        """Have all items written somewhere: what can be run."""
+        manner = Manner(workers, ordered=True, on_error=on_error, retry=retry)
+        return Flow((SinkNode(name or sink.name, (self.node,), manner, sink=sink),))
+
+    def __iter__(self) -> Iterator[T_co]:
+        """Run it, and yield what comes out. A chunk counts as written when the item after it is asked for.
+
+        Raises as ``Flow.run`` does. Whoever does not go on to the end closes the iterator, or leaves it to be
+        collected: the stream is cancelled.
+        """
+        sink = HandOver()
+        engine = self.to(cast("Sink[T_co]", sink)).engine()
+        return sink.iterate(engine)
+
+    def _then(self, node: Node) -> "Stream[Any]":
+        stream: Stream[Any] = object.__new__(Stream)
+        stream.node = node
+        return stream
+
+    def __repr__(self) -> str:
+        return f"Stream({self.node.name!r})"

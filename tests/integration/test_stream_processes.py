@@ -1,0 +1,163 @@
+"""Stages whose workers are processes, which die, hang, and are given what cannot be sent."""
+
+import ctypes
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.stream.places import Kept, Parts
+
+from sidestage.errors import DefinitionError, StreamFailed
+from sidestage.policy.restart import Restart
+from sidestage.policy.retry import Retry
+from sidestage.stream.failing import DeadLetter, Default, Skip, StreamDied
+from sidestage.stream.settings import Settings
+from sidestage.stream.stream import Stream
+
+
+def double(number: int) -> int:
+    return number * 2
+
+
+def where(_number: int) -> int:
+    return os.getpid()
+
+
+def deadly(number: int) -> int:
+    if number == 13:
+        ctypes.string_at(0)  # a segmentation fault
+    if number == 17:
+        os._exit(3)
+    if number == 19:
+        raise ValueError(number)
+    return number
+
+
+def dies_once(where_to: str) -> int:
+    mark = Path(where_to)
+    if not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 1
+
+
+def hangs(number: int) -> int:
+    if number == 5:
+        time.sleep(3600)
+    return number
+
+
+def odd_results(number: int) -> Any:
+    return threading.Lock() if number == 3 else bytearray(200_000)
+
+
+class Unsendable:
+    def __reduce__(self) -> Any:
+        raise TypeError("this one stays here")
+
+
+def test_processes_do_the_work_in_order() -> None:
+    sink, source = Kept(), Parts({"a": range(1000)}, sizes=[50])
+    ended = Stream(source).map(double, workers=2, on="process").filter(lambda n: n % 3).to(sink).run()
+    assert sink.items == [n * 2 for n in range(1000) if n * 2 % 3]
+    assert source.committed == {"a": 1000}
+    first = ended.stages[0]
+    assert (first.name, first.workers, first.processed) == ("double", 2, 1000)
+    pids = set(Stream(range(100)).batch(1).map(len).map(where, workers=2, on="process"))
+    assert os.getpid() not in pids
+
+
+def test_what_kills_its_process_twice_is_set_aside_and_nothing_else_is_lost() -> None:
+    sink, letters = Kept(), list[DeadLetter]()
+    source = Parts({"a": range(40)}, sizes=[10])
+    stream = Stream(source).map(deadly, workers=2, on="process")
+    stream.to(sink).run(fail="soft", dead_letters=letters.append)
+    assert sink.items == [n for n in range(40) if n not in (13, 17, 19)]
+    found = {letter.item: letter for letter in letters}
+    assert sorted(found) == [13, 17, 19]
+    assert (found[13].failure_class, found[13].attempt) == ("worker-died", 2)
+    assert "signal 11" in str(found[13].error)
+    assert "exit status 3" in str(found[17].error)
+    assert found[19].failure_class == "bug"
+    assert source.committed == {"a": 40}
+
+
+def test_what_kills_its_process_once_is_done_by_the_next(tmp_path: Path) -> None:
+    assert list(Stream([str(tmp_path / "mark")] * 3).map(dies_once, on="process")) == [1, 1, 1]
+
+
+def test_processes_that_keep_dying_end_the_stream() -> None:
+    terms = Settings(chunk=1, restart=Restart(times=1, delay=0.0, longest=0.0))
+    with pytest.raises(StreamDied, match="exit status 3"):
+        Stream([1, 17, 2]).map(deadly, on="process").to(Kept()).run(settings=terms)
+
+
+def test_what_hangs_is_ended_after_its_timeout() -> None:
+    stream = Stream(range(8)).map(hangs, on="process", timeout=0.5, on_error=Default(-1))
+    assert list(stream) == [0, 1, 2, 3, 4, -1, 6, 7]
+
+
+def test_what_cannot_be_sent_is_said() -> None:
+    with pytest.raises(DefinitionError, match="cannot be sent to a process") as error:
+        Stream([1]).map(lambda n: n, on="process").to(Kept()).run()
+    assert "top level" in error.value.hint
+    letters: list[DeadLetter] = []
+    sink = Kept()
+    Stream([1, Unsendable(), 2]).map(repr, on="process").to(sink).run(
+        fail="soft", dead_letters=letters.append
+    )
+    assert sink.items == ["1", "2"]
+    assert [str(letter.error) for letter in letters] == ["this one stays here"]
+    made = list(Stream(range(5)).map(odd_results, on="process", on_error=Skip()))
+    assert [len(each) for each in made] == [200_000] * 4
+
+
+def test_cancelling_ends_a_process_that_hangs() -> None:
+    engine = Stream([5]).map(hangs, workers=1, on="process").to(Kept()).engine()
+    engine.start()
+    time.sleep(0.5)  # long enough for the process to be at work, most of the time; it does not matter if not
+    engine.cancel()
+    assert not engine.join().complete
+
+
+# Workers that are threads
+
+
+def leaves(number: int) -> int:
+    if number == 7:
+        raise SystemExit("I am off")
+    return number
+
+
+@pytest.mark.parametrize("workers", [None, 1, 2])
+def test_a_worker_whose_code_leaves_is_started_again(workers: int | None) -> None:
+    sink, letters = Kept(), list[DeadLetter]()
+    source = Parts({"a": range(30)}, sizes=[10])
+    stream = Stream(source).filter(lambda n: n % 2).map(leaves, workers=workers)
+    stream.to(sink).run(
+        fail="soft", dead_letters=letters.append, settings=Settings(restart=Restart(delay=0.0))
+    )
+    assert sink.items == [n for n in range(30) if n % 2 and n != 7]
+    assert [(letter.item, letter.failure_class, letter.attempt) for letter in letters] == [
+        (7, "worker-died", 2)
+    ]
+    assert letters[0].origin is not None
+    assert letters[0].origin.index == 7
+    assert source.committed == {"a": 30}
+
+
+def test_a_worker_that_may_not_be_started_again_ends_the_stream() -> None:
+    crash = Settings(restart=Restart(times=0))
+    with pytest.raises(StreamDied):
+        Stream(range(10)).map(leaves, workers=1).to(Kept()).run(settings=crash)
+    with pytest.raises(StreamFailed, match="I am off"):
+        Stream(range(10)).map(leaves, workers=1).to(Kept()).run(settings=Settings(restart=Restart(delay=0.0)))
+
+
+def test_tries_again_in_a_process_are_tries_of_the_one_item() -> None:
+    stream = Stream([18, 19, 20]).map(deadly, on="process", retry=Retry(times=1, delay=0.0), on_error=Skip())
+    assert list(stream) == [18, 20]
