@@ -4,13 +4,16 @@ import random
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from sidestage.clock import Clock
 from sidestage.errors import DefinitionError
+from sidestage.policy.breaker import Circuit
 from sidestage.policy.restart import Restarts
 from sidestage.stream.batching import BatchOperator
+from sidestage.stream.cache import Lookup
 from sidestage.stream.chunk import Chunk
+from sidestage.stream.contract import Writer
 from sidestage.stream.coroutines import CoroutineStage
 from sidestage.stream.failing import (
     DeadLetter,
@@ -26,7 +29,9 @@ from sidestage.stream.failing import (
     StreamDied,
     WorkerDied,
 )
+from sidestage.stream.guarded import GuardedWriter
 from sidestage.stream.layout import Layout, Segment
+from sidestage.stream.lookups import LookupOperator
 from sidestage.stream.mailbox import Mailbox
 from sidestage.stream.metrics import Meter, StageCounts, add_up
 from sidestage.stream.nodes import (
@@ -34,6 +39,7 @@ from sidestage.stream.nodes import (
     FilterNode,
     FlatMapNode,
     KeyNode,
+    LookupNode,
     MapNode,
     MergeNode,
     Node,
@@ -86,6 +92,16 @@ class Assembly:
         self._meters: defaultdict[Node, list[Meter]] = defaultdict(list)
         self.letters = Letters(post)
         self.restarts = Restarts(settings.restart, random.random)
+        self.circuits = {
+            node: Circuit(layout.names[node], node.breaker, clock)
+            for node in layout.nodes
+            if isinstance(node, SinkNode) and node.breaker is not None
+        }
+        self._lookups: dict[Node, Lookup[Any, Any]] = {
+            node: Lookup(layout.names[node], node.function, node.cache, clock, many=node.many)  # type: ignore[call-overload]
+            for node in layout.nodes
+            if isinstance(node, LookupNode)
+        }
         for node in layout.nodes:
             if isinstance(node, MapNode) and node.manner.on == "process":
                 require_picklable(node.function, layout.names[node])
@@ -188,9 +204,11 @@ class Assembly:
         desk = self._desks[node]
         match node:
             case SinkNode():
-                writer = node.sink.open()
-                lane.open.append(writer)
-                return WriteStep(writer, desk, self._meter(node))
+                return WriteStep(self._writer(node, lane), desk, self._meter(node))
+            case LookupNode():
+                following = self._followers(node, lane)
+                lookup = self._lookups[node]
+                return LookupOperator(node.key, lookup, node.put, desk, self._meter(node), following)
             case KeyNode() | MergeNode():
                 return self._followers(node, lane)
             case BatchNode():
@@ -202,6 +220,13 @@ class Assembly:
                 following = self._followers(node, lane)
                 return _OPERATORS[type(node)](node.function, desk, self._meter(node), following)
         raise TypeError(node)
+
+    def _writer(self, node: SinkNode, lane: Lane) -> Writer[Any]:
+        writer = node.sink.open()
+        lane.open.append(writer)
+        if node.breaker is None:
+            return writer
+        return GuardedWriter(writer, self.circuits[node], node.breaker, self.halt)
 
     def _process_step(self, node: MapNode, lane: Lane) -> Step:
         operator = ProcessOperator(

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sidestage.errors import DefinitionError
+from sidestage.policy.breaker import Breaker
 from sidestage.policy.retry import Retry
+from sidestage.stream.cache import Cache, Found
 from sidestage.stream.contract import Sink, Source
 from sidestage.stream.failing import OnError
 
@@ -85,6 +87,17 @@ class FlatMapNode(Node):
 
 
 @dataclass(frozen=True, eq=False)
+class LookupNode(Node):
+    """One item of each and of what is found for its key."""
+
+    key: Callable[[Any], Any] = field(kw_only=True)
+    function: Callable[[Any], Any] = field(kw_only=True)
+    put: Callable[[Any, Found[Any]], Any] = field(kw_only=True)
+    cache: Cache = field(kw_only=True)
+    many: bool = field(kw_only=True)
+
+
+@dataclass(frozen=True, eq=False)
 class KeyNode(Node):
     """Items with a key: those of one key stay in order from here on, whoever works on them."""
 
@@ -110,6 +123,7 @@ class SinkNode(Node):
     """Where items go."""
 
     sink: Sink[Any] = field(kw_only=True)
+    breaker: Breaker | None = field(default=None, kw_only=True)
 
 
 def name_of(function: Callable[..., Any], kind: str) -> str:

@@ -4,7 +4,9 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterat
 from typing import Any, Generic, TypeVar, cast, overload
 
 from sidestage.errors import DefinitionError
+from sidestage.policy.breaker import Breaker
 from sidestage.policy.retry import Retry
+from sidestage.stream.cache import Cache, Found
 from sidestage.stream.contract import Sink, Source
 from sidestage.stream.failing import OnError
 from sidestage.stream.flow import Flow
@@ -14,6 +16,7 @@ from sidestage.stream.nodes import (
     FilterNode,
     FlatMapNode,
     KeyNode,
+    LookupNode,
     Manner,
     MapNode,
     MergeNode,
@@ -27,6 +30,7 @@ from sidestage.stream.sources import source_of
 
 T = TypeVar("T")
 R = TypeVar("R")
+K = TypeVar("K")
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -126,6 +130,35 @@ class Stream(Generic[T_co]):
             FlatMapNode(name or name_of(function, "map"), (self.node,), manner, function=function)
         )
 
+    def look_up(
+        self,
+        key: Callable[[T_co], K],
+        function: Callable[..., Any],
+        put: Callable[[T_co, Found[Any]], R],
+        *,
+        cache: Cache | None = None,
+        many: bool = False,
+        name: str = "",
+        manner: Manner | None = None,
+    ) -> "Stream[R]":
+        """Ask ``function`` for the key of each item, remember that, and ``put`` item and answer together.
+
+        The function returns a value, None for an unknown key, or raises. With ``many`` it is given all keys
+        of a chunk that are not remembered, and returns a mapping. While it fails, the last known value is
+        given, marked as stale, within the cache's failure budget. All workers share what is remembered.
+        """
+        node = LookupNode(
+            name or name_of(function, "look_up"),
+            (self.node,),
+            manner or Manner(),
+            key=key,
+            function=function,
+            put=put,
+            cache=cache or Cache(),
+            many=many,
+        )
+        return self._then(node)
+
     def by_key(
         self,
         key: Callable[[T_co], object],
@@ -165,10 +198,14 @@ class Stream(Generic[T_co]):
         workers: int | None = None,
         on_error: OnError | None = None,
         retry: Retry | None = None,
+        breaker: Breaker | None = None,
     ) -> Flow:
-        """Have all items written somewhere: what can be run."""
+        """Have all items written somewhere: what can be run.
+
+        With a ``breaker`` failures of the place are waited out, instead of being tried again or set aside.
+        """
         manner = Manner(workers, ordered=True, on_error=on_error, retry=retry)
-        return Flow((SinkNode(name or sink.name, (self.node,), manner, sink=sink),))
+        return Flow((SinkNode(name or sink.name, (self.node,), manner, sink=sink, breaker=breaker),))
 
     def __iter__(self) -> Iterator[T_co]:
         """Run it, and yield what comes out. A chunk counts as written when the item after it is asked for.
