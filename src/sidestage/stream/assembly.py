@@ -265,3 +265,9 @@ class Letters:
         assert self._post is not None
         self._post(letter)
         self.count += 1
+
+    def sync(self) -> None:
+        """Return when all that was set aside is safe."""
+        sync = getattr(self._post, "sync", None)
+        if sync is not None:
+            sync()

@@ -190,7 +190,8 @@ class Engine:
         lane = Lane(segment, 0)
         reader: Reader[Any] = node.source.open(self._resume)
         step = self._assembly.first_step(lane)
-        feed = _Feed(reader, step, partial(self._push, lane, step), self._settings, self._clock)
+        push, sync = partial(self._push, lane, step), self._assembly.letters.sync
+        feed = _Feed(reader, step, push, sync, self._settings, self._clock)
         try:
             try:
                 while not self._draining.is_set():
@@ -218,12 +219,14 @@ class _Feed:
         reader: Reader[Any],
         step: Step,
         push: Callable[[Chunk], None],
+        sync_letters: Callable[[], None],
         settings: Settings,
         clock: Clock,
     ) -> None:
         self._reader = reader
         self._step = step
         self._push = push
+        self._sync_letters = sync_letters
         self._settings = settings
         self._clock = clock
         self._ledger = Ledger()
@@ -257,6 +260,7 @@ class _Feed:
         """Tell the source how far it has been dealt with, if that is farther than before."""
         reached = self._ledger.take_reached()
         if reached:
+            self._sync_letters()
             self._reader.commit(reached)
 
     def close(self) -> None:

@@ -57,7 +57,7 @@ class DeadLetter(NamedTuple):
 
 
 Post = Callable[[DeadLetter], None]
-"""Takes a dead letter; returns when it is safe."""
+"""Takes a dead letter. It is safe when this returns; or, if it has a ``sync``, when that returns."""
 
 
 class Kept(NamedTuple):

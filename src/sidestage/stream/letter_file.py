@@ -1,0 +1,186 @@
+"""Dead letters in a file: one line of JSON for each, to be looked at with any tool, and replayed.
+
+Lines are appended, and synced before a source is told that the items need not be read again. A line that a
+crash left half-written is passed over by whoever reads: its item was not acknowledged and comes again.
+"""
+
+import base64
+import os
+import pickle
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import msgspec
+
+from sidestage.clock import Clock, SystemClock
+from sidestage.errors import DataError
+from sidestage.policy.failure import FailureClass
+from sidestage.stream.chunk import Origin
+from sidestage.stream.failing import DeadLetter
+
+
+class StoredLetter(msgspec.Struct, frozen=True):
+    """A dead letter as it lies in the file.
+
+    ``item`` holds an item that JSON can express, ``pickled`` any other that can be pickled (base64), and
+    ``shown`` what it looks like.
+    """
+
+    at: datetime
+    stage: str
+    failure_class: FailureClass
+    error: str
+    message: str
+    attempt: int
+    origin: Origin | None
+    shown: str
+    item: Any = None
+    pickled: str | None = None
+    is_replayable: bool = True
+
+    def value(self) -> Any:
+        """Return the item. Raises DataError if it could not be kept; unpickles what was pickled."""
+        if not self.is_replayable:
+            raise DataError(
+                f"The item {self.shown} could be kept neither as JSON nor by pickle.",
+                hint="Read it again from its source.",
+            )
+        return self.item if self.pickled is None else pickle.loads(base64.b64decode(self.pickled))  # noqa: S301
+
+
+_SHOWN = 500
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(StoredLetter)
+
+
+class LetterFile:
+    """A file to give to ``run(dead_letters=...)``. Safe for threads. Close it, or use it with ``with``.
+
+    Raises OSError if it cannot be opened or written to.
+    """
+
+    def __init__(self, path: Path | str, clock: Clock | None = None) -> None:
+        self.path = Path(path)
+        self._clock = clock or SystemClock()
+        self._lock = threading.Lock()
+        self._file: BinaryIO = self.path.open("ab+")
+        self._unsynced = _mend(self._file)
+
+    def __call__(self, letter: DeadLetter) -> None:
+        """Append a letter; it is safe once ``sync`` returns."""
+        line = _encoder.encode(_stored(letter, self._clock.now())) + b"\n"
+        with self._lock:
+            self._file.write(line)
+            self._unsynced = True
+
+    def sync(self) -> None:
+        """Make safe what was appended."""
+        with self._lock:
+            if self._unsynced:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._unsynced = False
+
+    def close(self) -> None:
+        """Make safe what was appended, and close the file."""
+        self.sync()
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+
+def read_letters(path: Path | str) -> Iterator[StoredLetter]:
+    """Yield the letters of a file, oldest first. Raises OSError, DataError for a line that is none."""
+    with Path(path).open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield _decoder.decode(line)
+            except msgspec.DecodeError as error:
+                raise DataError(
+                    f"{path}, line {number}, is not a dead letter: {error}.",
+                    hint="Was the file edited, or is it another one?",
+                ) from error
+
+
+def replay(path: Path | str, wanted: Callable[[StoredLetter], bool] | None = None) -> Iterator[Any]:
+    """Yield the items of a file's letters again, all or those wanted: what a stream can read.
+
+    Raises DataError for one that could not be kept.
+    """
+    for letter in read_letters(path):
+        if wanted is None or wanted(letter):
+            yield letter.value()
+
+
+def _mend(file: BinaryIO) -> bool:
+    """Cut off a line that was left half-written; return whether there was one."""
+    size = file.seek(0, os.SEEK_END)
+    whole = size
+    while whole:
+        begin = max(0, whole - 65536)
+        file.seek(begin)
+        at = file.read(whole - begin).rfind(b"\n")
+        if at >= 0:
+            whole = begin + at + 1
+            break
+        whole = begin
+    if whole != size:
+        file.truncate(whole)
+    return whole != size
+
+
+def _stored(letter: DeadLetter, at: datetime) -> StoredLetter:
+    item, pickled, is_replayable = _kept(letter.item)
+    return StoredLetter(
+        at.astimezone(UTC),
+        letter.stage,
+        letter.failure_class,
+        type(letter.error).__name__,
+        str(letter.error),
+        letter.attempt,
+        letter.origin,
+        _shown(letter.item),
+        item,
+        pickled,
+        is_replayable,
+    )
+
+
+def _kept(item: Any) -> tuple[Any, str | None, bool]:
+    try:
+        if _is_same(msgspec.json.decode(msgspec.json.encode(item)), item):
+            return item, None, True
+    except Exception:  # noqa: BLE001, S110 - whatever its own code raises; pickle is next
+        pass
+    try:
+        return None, base64.b64encode(pickle.dumps(item, 5)).decode(), True
+    except Exception:  # noqa: BLE001
+        return None, None, False
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two values are equal and of the same types all through: (1,) is not [1]."""
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_is_same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    return bool(one == other)
+
+
+def _shown(item: Any) -> str:
+    try:
+        text = repr(item)
+    except Exception as error:  # noqa: BLE001
+        text = f"<{type(item).__name__}, whose repr raised {type(error).__name__}>"
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
