@@ -9,7 +9,13 @@ import shutil
 import subprocess
 import sys
 
-PACKAGES = {"bwrap": "bubblewrap", "strace": "strace", "faketime": "faketime"}
+PACKAGES = {
+    "bwrap": "bubblewrap",
+    "strace": "strace",
+    "faketime": "faketime",
+    "java": "default-jre-headless",
+    "mvn": "maven",
+}
 
 
 def missing() -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from sidestage.clock import Clock
 from sidestage.stream.assembly import Assembly, Lane
+from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.chunk import Chunk, Ledger
 from sidestage.stream.contract import Positions, Reader
 from sidestage.stream.failing import Stopped
@@ -25,12 +26,12 @@ class Engine:
     """One run of a stream. ``run`` it, or ``start`` it, do other things, and ``join`` it."""
 
     def __init__(
-        self, assembly: Assembly, settings: Settings, clock: Clock, resume: Positions | None = None
+        self, assembly: Assembly, settings: Settings, clock: Clock, checkpoint: Checkpoint | None = None
     ) -> None:
         self._assembly = assembly
         self._settings = settings
         self._clock = clock
-        self._resume = resume or {}
+        self._checkpoint = checkpoint
         self._halt = assembly.halt
         self._draining = threading.Event()
         self._drained = threading.Event()
@@ -188,10 +189,11 @@ class Engine:
     def _feed(self, segment: Segment, node: SourceNode) -> None:
         """Read a source, and note how far it has been dealt with."""
         lane = Lane(segment, 0)
-        reader: Reader[Any] = node.source.open(self._resume)
+        name, checkpoint = self._assembly.layout.names[node], self._checkpoint
+        reader: Reader[Any] = node.source.open({} if checkpoint is None else checkpoint.positions(name))
         step = self._assembly.first_step(lane)
-        push, sync = partial(self._push, lane, step), self._assembly.letters.sync
-        feed = _Feed(reader, step, push, sync, self._settings, self._clock)
+        push = partial(self._push, lane, step)
+        feed = _Feed(reader, step, push, self._safe_point(name), self._settings, self._clock)
         try:
             try:
                 while not self._draining.is_set():
@@ -210,6 +212,16 @@ class Engine:
         finally:
             feed.close()
 
+    def _safe_point(self, source: str) -> Callable[[Positions], None]:
+        """Return what makes safe that a source has been dealt with up to somewhere, before it is told so."""
+
+        def keep(reached: Positions) -> None:
+            self._assembly.letters.sync()
+            if self._checkpoint is not None:
+                self._checkpoint.save(source, reached)
+
+        return keep
+
 
 class _Feed:
     """One source, being read."""
@@ -219,14 +231,14 @@ class _Feed:
         reader: Reader[Any],
         step: Step,
         push: Callable[[Chunk], None],
-        sync_letters: Callable[[], None],
+        keep: Callable[[Positions], None],
         settings: Settings,
         clock: Clock,
     ) -> None:
         self._reader = reader
         self._step = step
         self._push = push
-        self._sync_letters = sync_letters
+        self._keep = keep
         self._settings = settings
         self._clock = clock
         self._ledger = Ledger()
@@ -260,7 +272,7 @@ class _Feed:
         """Tell the source how far it has been dealt with, if that is farther than before."""
         reached = self._ledger.take_reached()
         if reached:
-            self._sync_letters()
+            self._keep(reached)
             self._reader.commit(reached)
 
     def close(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from sidestage.clock import Clock, SystemClock
 from sidestage.stream.assembly import Assembly
-from sidestage.stream.contract import Positions
+from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.engine import Engine
 from sidestage.stream.explain import explained
 from sidestage.stream.failing import DeadLetter, FailMode, Halt
@@ -38,17 +38,18 @@ class Flow:
         *,
         fail: FailMode = "fast",
         dead_letters: Callable[[DeadLetter], None] | None = None,
-        resume: Positions | None = None,
+        checkpoint: Checkpoint | None = None,
         settings: Settings | None = None,
         clock: Clock | None = None,
     ) -> Ended:
         """Run until the sources have come to their end and everything is written.
 
-        ``dead_letters`` takes what is set aside, and returns when it is safe. Raises StreamFailed for an item
-        that nothing else was said about, and what a source raised.
+        ``dead_letters`` takes what is set aside, such as a ``LetterFile``. With a ``checkpoint`` reading goes
+        on where it says, and it is told how far everything has been dealt with. Raises StreamFailed for an
+        item that nothing else was said about, and what a source raised.
         """
         engine = self.engine(
-            fail=fail, dead_letters=dead_letters, resume=resume, settings=settings, clock=clock
+            fail=fail, dead_letters=dead_letters, checkpoint=checkpoint, settings=settings, clock=clock
         )
         return engine.run()
 
@@ -57,7 +58,7 @@ class Flow:
         *,
         fail: FailMode = "fast",
         dead_letters: Callable[[DeadLetter], None] | None = None,
-        resume: Positions | None = None,
+        checkpoint: Checkpoint | None = None,
         settings: Settings | None = None,
         clock: Clock | None = None,
     ) -> Engine:
@@ -65,4 +66,4 @@ class Flow:
         given = settings or Settings()
         time = clock or SystemClock()
         assembly = Assembly(self.layout(), given, Halt(), time, fail, dead_letters)
-        return Engine(assembly, given, time, resume)
+        return Engine(assembly, given, time, checkpoint)

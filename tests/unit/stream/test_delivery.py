@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.stream.places import Kept, Parts
 
 from sidestage.errors import StreamFailed
+from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.chunk import Ledger
 from sidestage.stream.contract import Batch, Position
 from sidestage.stream.failing import DeadLetter, Raise, SetAside
@@ -119,6 +120,7 @@ def test_every_item_ends_in_the_sink_or_in_dead_letters(
 @settings(max_examples=60, deadline=None)
 @given(parts, sizes, st.sampled_from([None, 1, 3]), terms, st.integers(1, 12), st.integers(1, 9))
 def test_nothing_is_committed_that_is_not_dealt_with_and_a_second_run_does_the_rest(
+    tmp_path_factory: pytest.TempPathFactory,
     parts: dict[str, list[int]],
     sizes: list[int],
     workers: int | None,
@@ -126,6 +128,7 @@ def test_nothing_is_committed_that_is_not_dealt_with_and_a_second_run_does_the_r
     fatal_call: int,
     together: int,
 ) -> None:
+    checkpoint = Checkpoint(tmp_path_factory.mktemp("stream") / "checkpoint")
     tagged = {part: [(part, item) for item in items] for part, items in parts.items()}
     sink, letters = Kept(fail=[fatal_call]), list[DeadLetter]()
 
@@ -141,13 +144,14 @@ def test_nothing_is_committed_that_is_not_dealt_with_and_a_second_run_does_the_r
     stream = Stream(source).map(bad, workers=workers, on_error=SetAside()).batch(together).flat_map(list)
     flow = stream.to(sink, on_error=Raise())
     try:
-        flow.run(dead_letters=letters.append, settings=given_settings)
+        flow.run(dead_letters=letters.append, checkpoint=checkpoint, settings=given_settings)
         failed = False
     except StreamFailed:
         failed = True
     assert failed == (sink.calls >= fatal_call)
-    flow.run(dead_letters=letters.append, resume=source.committed, settings=given_settings)
+    flow.run(dead_letters=letters.append, checkpoint=checkpoint, settings=given_settings)
     assert source.broken == []
+    assert checkpoint.positions("parts") == source.committed
     owed = Counter(item for items in tagged.values() for item in items)
     assert owed - dealt_with() == Counter()
     if not failed:

@@ -1,0 +1,115 @@
+"""How far a stream has been dealt with, in a file that survives its own writing.
+
+The file is replaced as a whole: written aside with a checksum, synced, renamed, and the one before is kept.
+Whoever finds the newest one damaged goes on from the one before; what was done since then is done again.
+"""
+
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import xxhash
+
+from sidestage.errors import DataError
+from sidestage.stream.contract import Position, Positions
+
+_VERSION = 1
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far each source has been dealt with: by its name, and by part. ``number`` counts checkpoints."""
+
+    number: int
+    positions: dict[str, dict[str, Position]]
+
+
+class _Sealed(msgspec.Struct, frozen=True):
+    version: int
+    checksum: str
+    progress: msgspec.Raw
+
+
+class Checkpoint:
+    """A file to give to ``run(checkpoint=...)``. Safe for threads; one stream at a time uses it.
+
+    Raises DataError if the file and the one before it are both damaged, or were written by a later release.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self.previous = self.path.with_name(f"{self.path.name}.previous")
+        self._lock = threading.Lock()
+        self._progress = self._load()
+
+    @property
+    def progress(self) -> Progress:
+        """What was saved last, or loaded if nothing was saved since."""
+        return self._progress
+
+    def positions(self, source: str) -> Positions:
+        """Return where to go on reading a source."""
+        return self._progress.positions.get(source, {})
+
+    def save(self, source: str, reached: Mapping[str, Position]) -> None:
+        """Note, safely, that parts of a source have been dealt with up to new positions. Raises OSError."""
+        with self._lock:
+            known = self._progress.positions
+            merged = {**known, source: {**known.get(source, {}), **reached}}
+            progress = Progress(self._progress.number + 1, merged)
+            self._write(progress)
+            self._progress = progress
+
+    def _write(self, progress: Progress) -> None:
+        body = msgspec.json.encode(progress)
+        sealed = _Sealed(_VERSION, xxhash.xxh3_128_hexdigest(body), msgspec.Raw(body))
+        aside = self.path.with_name(f"{self.path.name}.new")
+        with aside.open("wb") as file:
+            file.write(msgspec.json.encode(sealed))
+            file.flush()
+            os.fsync(file.fileno())
+        if self.path.exists():
+            self.path.replace(self.previous)
+        aside.replace(self.path)
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _load(self) -> Progress:
+        errors = []
+        for path in (self.path, self.previous):
+            try:
+                return _read(path)
+            except FileNotFoundError:
+                continue
+            except _DamagedError as error:
+                errors.append(f"{path.name}: {error}")
+        if errors:
+            raise DataError(
+                f"The checkpoint {self.path} cannot be read ({'; '.join(errors)}).",
+                hint="Move the files away to begin from the start, or put back a copy.",
+            )
+        return Progress(0, {})
+
+
+class _DamagedError(Exception):
+    """A file that is not what was written."""
+
+
+def _read(path: Path) -> Progress:
+    try:
+        sealed = msgspec.json.decode(path.read_bytes(), type=_Sealed)
+    except msgspec.DecodeError as error:
+        raise _DamagedError(str(error)) from error
+    if sealed.version > _VERSION:
+        raise DataError(
+            f"The checkpoint {path} was written by a later release of Sidestage.",
+            hint="Use that release, or move the file away to begin from the start.",
+        )
+    body = bytes(sealed.progress)
+    if xxhash.xxh3_128_hexdigest(body) != sealed.checksum:
+        raise _DamagedError("its checksum is another one")
+    return msgspec.json.decode(body, type=Progress)
