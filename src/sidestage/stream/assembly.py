@@ -1,6 +1,7 @@
 """From a layout to stages that run: mailboxes, desks, meters, and the chain of steps of each worker."""
 
 import random
+import threading
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -45,11 +46,13 @@ from sidestage.stream.nodes import (
     Node,
     SinkNode,
     SourceNode,
+    WindowNode,
 )
 from sidestage.stream.operators import Copies, FilterOperator, FlatMapOperator, MapOperator, Operator, Step
 from sidestage.stream.outlets import KeyedOutlet, Sent, TurnOutlet, Turns, WriteStep
 from sidestage.stream.processes import ProcessOperator, require_picklable
 from sidestage.stream.settings import Settings
+from sidestage.stream.windowed import WindowOperator, Windows
 
 _OPERATORS: dict[type[Node], type[Operator]] = {
     MapNode: MapOperator,
@@ -91,6 +94,9 @@ class Assembly:
         self._clock = clock
         self._meters: defaultdict[Node, list[Meter]] = defaultdict(list)
         self.letters = Letters(post)
+        self.windows = Windows()
+        self.keeps_windows = threading.Event()
+        """Whether windows stay open at the end, because somebody goes on with them."""
         self.restarts = Restarts(settings.restart, random.random)
         self.circuits = {
             node: Circuit(layout.names[node], node.breaker, clock)
@@ -201,25 +207,44 @@ class Assembly:
         return TurnOutlet(outlet, lane.sent) if lane.segment in self.turns else outlet
 
     def _step(self, node: Node, lane: Lane) -> Step:
-        desk = self._desks[node]
+        if isinstance(node, SinkNode):
+            return WriteStep(self._writer(node, lane), self._desks[node], self._meter(node))
+        following = self._followers(node, lane)
+        if isinstance(node, KeyNode | MergeNode):
+            return following
+        return self._operator(node, lane, following)
+
+    def _operator(self, node: Node, lane: Lane, following: Step) -> Step:
+        desk, meter = self._desks[node], self._meter(node)
         match node:
-            case SinkNode():
-                return WriteStep(self._writer(node, lane), desk, self._meter(node))
+            case WindowNode():
+                return self._windows_of(node, lane, meter, following)
             case LookupNode():
-                following = self._followers(node, lane)
-                lookup = self._lookups[node]
-                return LookupOperator(node.key, lookup, node.put, desk, self._meter(node), following)
-            case KeyNode() | MergeNode():
-                return self._followers(node, lane)
+                return LookupOperator(node.key, self._lookups[node], node.put, desk, meter, following)
             case BatchNode():
-                following = self._followers(node, lane)
-                return BatchOperator(node.size, node.within, self._clock, self._meter(node), following)
+                return BatchOperator(node.size, node.within, self._clock, meter, following)
             case MapNode() if node.manner.on == "process":
-                return self._process_step(node, lane)
+                return self._process_step(node, lane, meter, following)
             case MapNode() | FilterNode() | FlatMapNode():
-                following = self._followers(node, lane)
-                return _OPERATORS[type(node)](node.function, desk, self._meter(node), following)
+                return _OPERATORS[type(node)](node.function, desk, meter, following)
         raise TypeError(node)
+
+    def _windows_of(self, node: WindowNode, lane: Lane, meter: Meter, following: Step) -> Step:
+        beside = None if node.beside is None else node.beside.open()
+        if beside is not None:
+            lane.open.append(beside)
+        operator = WindowOperator(
+            node.plan,
+            self._clock,
+            self._desks[node],
+            meter,
+            following,
+            beside,
+            self.keeps_windows,
+        )
+        name = f"{self.layout.names[node]} {lane.number + 1} of {lane.segment.threads}"
+        self.windows.add(name, operator)
+        return operator
 
     def _writer(self, node: SinkNode, lane: Lane) -> Writer[Any]:
         writer = node.sink.open()
@@ -228,13 +253,13 @@ class Assembly:
             return writer
         return GuardedWriter(writer, self.circuits[node], node.breaker, self.halt)
 
-    def _process_step(self, node: MapNode, lane: Lane) -> Step:
+    def _process_step(self, node: MapNode, lane: Lane, meter: Meter, following: Step) -> Step:
         operator = ProcessOperator(
             node.function,
             node.manner.timeout,
             self._desks[node],
-            self._meter(node),
-            self._followers(node, lane),
+            meter,
+            following,
             self.restarts,
             self.halt,
             self._clock,

@@ -54,8 +54,14 @@ class BatchOperator:
             self._next.push(self._taken(1))
         self._next.tick(now)
 
-    def finish(self) -> None:
+    def flush(self) -> None:
         """Pass on the rest."""
+        if self._items:
+            self._next.push(self._taken(1))
+        self._next.flush()
+
+    def finish(self) -> None:
+        """Pass on the rest: nothing more comes."""
         if self._items:
             self._next.push(self._taken(1))
         self._next.finish()

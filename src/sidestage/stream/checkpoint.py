@@ -19,10 +19,14 @@ _VERSION = 1
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far each source has been dealt with: by its name, and by part. ``number`` counts checkpoints."""
+    """How far each source has been dealt with, by its name and by part, and the state of windows by then.
+
+    ``number`` counts checkpoints.
+    """
 
     number: int
     positions: dict[str, dict[str, Position]]
+    states: dict[str, bytes] = {}
 
 
 class _Sealed(msgspec.Struct, frozen=True):
@@ -54,10 +58,15 @@ class Checkpoint:
 
     def save(self, source: str, reached: Mapping[str, Position]) -> None:
         """Note, safely, that parts of a source have been dealt with up to new positions. Raises OSError."""
+        self.save_all({source: reached}, self._progress.states)
+
+    def save_all(self, reached: Mapping[str, Mapping[str, Position]], states: Mapping[str, bytes]) -> None:
+        """Note, safely and together, new positions of sources and the states that belong to them."""
         with self._lock:
-            known = self._progress.positions
-            merged = {**known, source: {**known.get(source, {}), **reached}}
-            progress = Progress(self._progress.number + 1, merged)
+            positions = dict(self._progress.positions)
+            for source, parts in reached.items():
+                positions[source] = {**positions.get(source, {}), **parts}
+            progress = Progress(self._progress.number + 1, positions, dict(states))
             self._write(progress)
             self._progress = progress
 

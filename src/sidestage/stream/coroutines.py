@@ -20,6 +20,8 @@ from sidestage.stream.operators import Step
 _LOOK_SECONDS = 0.1
 
 Done = list[Any | GivenUp]
+_Said = tuple[int, Chunk, Done] | BaseException | int | None
+"""A chunk that is done; an error; how many chunks there were in all; or a request to flush."""
 
 
 class CoroutineStage:
@@ -43,7 +45,7 @@ class CoroutineStage:
         self._meter = meter
         self._halt = halt
         self._ordered = ordered
-        self._ready: queue.SimpleQueue[tuple[int, Chunk, Done] | BaseException | int] = queue.SimpleQueue()
+        self._ready: queue.SimpleQueue[_Said] = queue.SimpleQueue()
         self._in_flight = 0
         self._changed = threading.Condition()
         self._slots = asyncio.Semaphore(most)
@@ -76,7 +78,12 @@ class CoroutineStage:
             while True:
                 chunk = inlet.take(None)
                 if chunk is None:
-                    break
+                    if inlet.asks_to_flush():
+                        self._ready.put(None)
+                        continue
+                    if inlet.is_over:
+                        break
+                    continue
                 self._wait_for_room()
                 with self._changed:
                     self._in_flight += len(chunk.items)
@@ -132,6 +139,9 @@ class CoroutineStage:
                 raise came
             if isinstance(came, int):
                 last = came
+                continue
+            if came is None:
+                following.flush()
                 continue
             number, chunk, done = came
             waiting[number if self._ordered else sent] = chunk, done

@@ -7,19 +7,18 @@ from typing import Any
 
 from sidestage.clock import Clock
 from sidestage.stream.assembly import Assembly, Lane
+from sidestage.stream.barrier import Barrier
 from sidestage.stream.checkpoint import Checkpoint
-from sidestage.stream.chunk import Chunk, Ledger
+from sidestage.stream.chunk import Chunk
 from sidestage.stream.contract import Positions, Reader
 from sidestage.stream.failing import Stopped
+from sidestage.stream.feed import READ_SECONDS, Feed
 from sidestage.stream.layout import Segment
 from sidestage.stream.mailbox import Mailbox
 from sidestage.stream.metrics import StageCounts
-from sidestage.stream.nodes import MapNode, SourceNode
+from sidestage.stream.nodes import MapNode, SourceNode, WindowNode
 from sidestage.stream.operators import Step
 from sidestage.stream.settings import Ended, Settings
-
-_READ_SECONDS = 0.1
-"""How long a source waits at most before it hears that it is to stop."""
 
 
 class Engine:
@@ -33,12 +32,24 @@ class Engine:
         self._clock = clock
         self._checkpoint = checkpoint
         self._halt = assembly.halt
+        self._barrier = self._new_barrier()
         self._draining = threading.Event()
         self._drained = threading.Event()
         self._at_work = 0
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._began = 0.0
+
+    def _new_barrier(self) -> Barrier | None:
+        """Return what takes checkpoints of positions and windows together, if there is need of it."""
+        nodes = self._assembly.layout.nodes
+        if self._checkpoint is None or not any(isinstance(node, WindowNode) for node in nodes):
+            return None
+        windows = self._assembly.windows
+        windows.restored = self._checkpoint.progress.states
+        sources = sum(isinstance(node, SourceNode) for node in nodes)
+        sync = self._assembly.letters.sync
+        return Barrier(self._checkpoint, windows, sources, self._halt, sync, self._settings.commit_every)
 
     def run(self) -> Ended:
         """Run to the end. An interruption cancels. Raises what ended it too early."""
@@ -59,17 +70,15 @@ class Engine:
         """Wait until all of its workers have ended."""
         for thread in self._threads:
             while thread.is_alive():
-                thread.join(_READ_SECONDS)  # so that an interruption is heard
+                thread.join(READ_SECONDS)  # so that an interruption is heard
 
     def start(self) -> None:
         """Begin."""
         self._began = self._clock.monotonic()
         segments = self._assembly.layout.segments
-        self._at_work = sum(
-            segment.threads for segment in segments if not isinstance(segment.head, SourceNode)
-        )
-        if not self._at_work:
-            self._drained.set()
+        self._at_work = sum(segment.threads for segment in segments)
+        if self._barrier is not None:
+            self._start_thread("checkpoints", partial(self._barrier.watch, self._drained))
         for segment in reversed(segments):
             for number in range(segment.threads):
                 self._start_one(segment, number)
@@ -84,7 +93,9 @@ class Engine:
         return Ended(complete, seconds, self._assembly.letters.count, self.counts())
 
     def drain(self) -> None:
-        """Read nothing more; finish what is under way."""
+        """Read nothing more; finish what is under way. With a checkpoint open windows stay as they are."""
+        if self._barrier is not None:
+            self._assembly.keeps_windows.set()
         self._draining.set()
 
     def cancel(self) -> None:
@@ -104,6 +115,9 @@ class Engine:
         else:
             inlets = self._assembly.inlets[segment]
             work = partial(self._serve, Lane(segment, number), inlets[number % len(inlets)])
+        self._start_thread(name, work)
+
+    def _start_thread(self, name: str, work: Callable[[], None]) -> None:
         thread = threading.Thread(target=self._guarded, args=(work,), name=name, daemon=True)
         self._threads.append(thread)
         thread.start()
@@ -130,10 +144,7 @@ class Engine:
         finally:
             for each in lane.open:
                 each.close()
-        with self._lock:
-            self._at_work -= 1
-            if not self._at_work:
-                self._drained.set()
+        self._has_ended()
 
     def _work(self, lane: Lane, inlet: Mailbox, step: Step) -> None:
         turns, sent = self._assembly.turns.get(lane.segment), lane.sent
@@ -149,6 +160,8 @@ class Engine:
                 if turns is not None:
                     turns.send(sequence, sent[:])
                     sent.clear()
+            elif inlet.asks_to_flush():
+                step.flush()
             elif inlet.is_over:
                 return
             if due is not None and monotonic() >= due:
@@ -187,13 +200,14 @@ class Engine:
         chunk.settle()
 
     def _feed(self, segment: Segment, node: SourceNode) -> None:
-        """Read a source, and note how far it has been dealt with."""
+        """Read a source to its end, or until told to drain."""
         lane = Lane(segment, 0)
         name, checkpoint = self._assembly.layout.names[node], self._checkpoint
         reader: Reader[Any] = node.source.open({} if checkpoint is None else checkpoint.positions(name))
         step = self._assembly.first_step(lane)
         push = partial(self._push, lane, step)
-        feed = _Feed(reader, step, push, self._safe_point(name), self._settings, self._clock)
+        keep = partial(self._keep, name) if self._barrier is None else None
+        feed = Feed(name, reader, step, push, self._settings, self._clock, keep)
         try:
             try:
                 while not self._draining.is_set():
@@ -201,83 +215,34 @@ class Engine:
                         raise Stopped
                     if not feed.go_on():
                         break
+                    if self._barrier is not None:
+                        self._barrier.pass_by(feed)
                 feed.finish()
             finally:
                 for each in lane.open:
                     each.close()
-            while not self._drained.wait(_READ_SECONDS):
-                if self._halt.is_set:
-                    raise Stopped
-                feed.commit()
+            self._await_the_others(feed)
         finally:
             feed.close()
 
-    def _safe_point(self, source: str) -> Callable[[Positions], None]:
-        """Return what makes safe that a source has been dealt with up to somewhere, before it is told so."""
+    def _await_the_others(self, feed: Feed) -> None:
+        self._has_ended()
+        if self._barrier is not None:
+            self._barrier.leave(feed)
+            return
+        while not self._drained.wait(READ_SECONDS):
+            if self._halt.is_set:
+                raise Stopped
+            feed.commit()
 
-        def keep(reached: Positions) -> None:
-            self._assembly.letters.sync()
-            if self._checkpoint is not None:
-                self._checkpoint.save(source, reached)
+    def _keep(self, source: str, reached: Positions) -> None:
+        """Make safe that a source has been dealt with up to somewhere, before it is told so."""
+        self._assembly.letters.sync()
+        if self._checkpoint is not None:
+            self._checkpoint.save(source, reached)
 
-        return keep
-
-
-class _Feed:
-    """One source, being read."""
-
-    def __init__(
-        self,
-        reader: Reader[Any],
-        step: Step,
-        push: Callable[[Chunk], None],
-        keep: Callable[[Positions], None],
-        settings: Settings,
-        clock: Clock,
-    ) -> None:
-        self._reader = reader
-        self._step = step
-        self._push = push
-        self._keep = keep
-        self._settings = settings
-        self._clock = clock
-        self._ledger = Ledger()
-        self._committed_at = clock.monotonic()
-
-    def go_on(self) -> bool:
-        """Read what is there, and push it on; return False at the end of the source."""
-        due = self._step.due()
-        wait = _READ_SECONDS
-        if due is not None:
-            wait = min(wait, max(0.0, due - self._clock.monotonic()))
-        batches = self._reader.read(self._settings.chunk, wait)
-        lost = self._reader.lost()
-        if lost:
-            self._ledger.forget(lost)
-        now = self._clock.monotonic()
-        for batch in batches or ():
-            self._push(Chunk(batch.items, (self._ledger.issue(batch),), now))
-        if due is not None and now >= due:
-            self._step.tick(now)
-        if now - self._committed_at >= self._settings.commit_every:
-            self._committed_at = now
-            self.commit()
-        return batches is not None
-
-    def finish(self) -> None:
-        """Push on what is held back."""
-        self._step.finish()
-
-    def commit(self) -> None:
-        """Tell the source how far it has been dealt with, if that is farther than before."""
-        reached = self._ledger.take_reached()
-        if reached:
-            self._keep(reached)
-            self._reader.commit(reached)
-
-    def close(self) -> None:
-        """Note for the last time how far it has been dealt with, and stop reading."""
-        try:
-            self.commit()
-        finally:
-            self._reader.close()
+    def _has_ended(self) -> None:
+        with self._lock:
+            self._at_work -= 1
+            if not self._at_work:
+                self._drained.set()

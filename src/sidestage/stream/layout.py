@@ -10,7 +10,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from sidestage.errors import DefinitionError
-from sidestage.stream.nodes import BatchNode, KeyNode, MapNode, MergeNode, Node, SinkNode, SourceNode
+from sidestage.stream.nodes import (
+    BatchNode,
+    KeyNode,
+    MapNode,
+    MergeNode,
+    Node,
+    SinkNode,
+    SourceNode,
+    WindowNode,
+)
 
 
 @dataclass(eq=False)
@@ -125,6 +134,8 @@ def _is_apart(node: Node, before: Segment, lanes: dict[KeyNode, int]) -> bool:
     first = node.before[0]
     if isinstance(first, KeyNode) and first in lanes:
         return True
+    if isinstance(node, WindowNode):
+        return before.threads > 1 and before.keyed is None
     return before.threads > 1 and isinstance(node, BatchNode | SinkNode | KeyNode)
 
 

@@ -68,6 +68,10 @@ class LookupOperator:
         """Do what is due further on."""
         self._next.tick(now)
 
+    def flush(self) -> None:
+        """Have what follows pass on what it holds."""
+        self._next.flush()
+
     def finish(self) -> None:
         """Finish what follows."""
         self._next.finish()

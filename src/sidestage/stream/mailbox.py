@@ -27,6 +27,7 @@ class Mailbox:
         self._emptied = threading.Condition(self._lock)
         self._sequence = 0
         self._bytes = 0
+        self._flushing = False
         self.pending = 0
 
     def push(self, chunk: Chunk) -> None:
@@ -45,7 +46,7 @@ class Mailbox:
             self._filled.notify()
 
     def take(self, timeout: float | None) -> Chunk | None:
-        """Return the oldest chunk, or None if none came within ``timeout`` seconds or none will come.
+        """Return the oldest chunk, or None: none came within ``timeout``, none will, or a flush is asked.
 
         Raises Stopped.
         """
@@ -53,7 +54,7 @@ class Mailbox:
             while not self._chunks:
                 if self._halt.is_set:
                     raise Stopped
-                if not self._senders:
+                if not self._senders or self._flushing:
                     return None
                 waited = self._filled.wait(_LOOK_SECONDS if timeout is None else min(timeout, _LOOK_SECONDS))
                 if not waited and timeout is not None:
@@ -76,6 +77,18 @@ class Mailbox:
 
     def tick(self, now: float) -> None:
         """Do nothing: those who take see to what is due."""
+
+    def flush(self) -> None:
+        """Ask those who take to pass on what they hold, once they have taken what waits."""
+        with self._lock:
+            self._flushing = True
+            self._filled.notify()
+
+    def asks_to_flush(self) -> bool:
+        """Return, once, whether whoever takes is to pass on what is held."""
+        with self._lock:
+            asked, self._flushing = self._flushing and not self._chunks, self._flushing and bool(self._chunks)
+        return asked
 
     def finish(self) -> None:
         """Note that one sender will send no more."""

@@ -11,6 +11,7 @@ from sidestage.policy.retry import Retry
 from sidestage.stream.cache import Cache, Found
 from sidestage.stream.contract import Sink, Source
 from sidestage.stream.failing import OnError
+from sidestage.stream.windows import WindowPlan
 
 Place = Literal["thread", "process"]
 """What a worker is: a thread; a process, for Python code that keeps a processor busy."""
@@ -111,6 +112,14 @@ class BatchNode(Node):
 
     size: int = field(kw_only=True)
     within: float | None = field(kw_only=True)
+
+
+@dataclass(frozen=True, eq=False)
+class WindowNode(Node):
+    """Results of windows, as they close."""
+
+    plan: WindowPlan = field(kw_only=True)
+    beside: Sink[Any] | None = field(kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)

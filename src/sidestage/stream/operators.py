@@ -32,6 +32,10 @@ class Step(Protocol):
         """Do what has become due."""
         ...
 
+    def flush(self) -> None:
+        """Push on what is held back only to be put together with more. Windows stay open."""
+        ...
+
     def finish(self) -> None:
         """Push on all that is held back: nothing more comes."""
         ...
@@ -57,6 +61,10 @@ class Operator:
     def tick(self, now: float) -> None:
         """Do what is due further on."""
         self._next.tick(now)
+
+    def flush(self) -> None:
+        """Have what follows pass on what it holds."""
+        self._next.flush()
 
     def finish(self) -> None:
         """Finish what follows."""
@@ -207,6 +215,11 @@ class Copies:
         """Do what is due further on."""
         for each in (self._first, *self._others):
             each.tick(now)
+
+    def flush(self) -> None:
+        """Have all that follow pass on what they hold."""
+        for each in (self._first, *self._others):
+            each.flush()
 
     def finish(self) -> None:
         """Finish what follows."""

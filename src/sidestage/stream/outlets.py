@@ -48,6 +48,9 @@ class WriteStep:
     def tick(self, now: float) -> None:
         """Do nothing: nothing is held back."""
 
+    def flush(self) -> None:
+        """Do nothing: nothing is held back."""
+
     def finish(self) -> None:
         """Do nothing: whoever opened the writer closes it."""
 
@@ -95,6 +98,11 @@ class KeyedOutlet:
 
     def tick(self, now: float) -> None:
         """Do nothing: nothing is held back."""
+
+    def flush(self) -> None:
+        """Have all pass on what they hold."""
+        for mailbox in self._mailboxes:
+            mailbox.flush()
 
     def finish(self) -> None:
         """Tell all that nothing more comes."""
@@ -171,6 +179,10 @@ class TurnOutlet:
 
     def tick(self, now: float) -> None:
         """Do nothing: what is collected goes with the chunk that it was made of."""
+
+    def flush(self) -> None:
+        """Have whoever is next pass on what it holds."""
+        self._to.flush()
 
     def finish(self) -> None:
         """Tell whoever is next that this worker sends no more."""

@@ -107,6 +107,10 @@ class ProcessOperator:
         """Do what is due further on."""
         self._next.tick(now)
 
+    def flush(self) -> None:
+        """Have what follows pass on what it holds."""
+        self._next.flush()
+
     def finish(self) -> None:
         """Finish what follows."""
         self._next.finish()

@@ -24,9 +24,11 @@ from sidestage.stream.nodes import (
     Place,
     SinkNode,
     SourceNode,
+    WindowNode,
     name_of,
 )
 from sidestage.stream.sources import source_of
+from sidestage.stream.windows import EarlyItem, LateItem, Windowed, WindowPlan
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -184,6 +186,16 @@ class Stream(Generic[T_co]):
                 hint="size counts items and within seconds, both greater than 0.",
             )
         return self._then(BatchNode(name or "batch", (self.node,), size=size, within=within))
+
+    def window(
+        self, plan: WindowPlan, *, beside: Sink[LateItem | EarlyItem] | None = None, name: str = ""
+    ) -> "Stream[Windowed[Any, Any]]":
+        """Put items together by key and time, and give out the results of windows as they close.
+
+        ``beside`` is written the items that came too late or too early to count, which are lost without it.
+        What is open survives the process only with a checkpoint.
+        """
+        return self._then(WindowNode(name or "window", (self.node,), plan=plan, beside=beside))
 
     def merge(self, *others: "Stream[T]", name: str = "") -> "Stream[T_co | T]":
         """Put items of several streams on one way, as they come. Keys end here, also without others."""

@@ -1,0 +1,139 @@
+"""Checkpoints of a stream with windows: positions and what is open are kept together, or not at all.
+
+Now and then all sources pause until nothing is under way: what was read by then is counted in windows, or
+dealt with for good. That moment is what a checkpoint keeps. Whoever goes on from it has counted every item
+exactly once. In one process it passes in milliseconds, which is why nothing cleverer is done than to wait
+(Chandy and Lamport's snapshots, 1985, are for systems that cannot).
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Protocol
+
+from sidestage.stream.checkpoint import Checkpoint
+from sidestage.stream.contract import Position
+from sidestage.stream.failing import Halt, Stopped
+from sidestage.stream.windowed import Windows
+
+_LOOK_SECONDS = 0.1
+_ROUND_SECONDS = 0.002
+
+
+class Pausing(Protocol):
+    """A source that is being read, as a barrier sees it."""
+
+    name: str
+
+    @property
+    def unsettled(self) -> int:
+        """How many of its batches are under way."""
+        ...
+
+    def take_reached(self) -> dict[str, Position]:
+        """Return, once, the positions that parts have reached since this was last asked."""
+        ...
+
+    def flush(self) -> None:
+        """Have all stages pass on what they hold. Called by the thread that reads."""
+        ...
+
+    def tell(self, reached: dict[str, Position]) -> None:
+        """Tell the source what was kept. Called by the thread that reads."""
+        ...
+
+
+class Barrier:
+    """Takes checkpoints of one run, every ``seconds``. ``sync`` makes dead letters safe."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        windows: Windows,
+        sources: int,
+        halt: Halt,
+        sync: Callable[[], None],
+        seconds: float,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._windows = windows
+        self._sources = sources
+        self._halt = halt
+        self._sync = sync
+        self._seconds = max(seconds, _ROUND_SECONDS)
+        self._asked = threading.Event()
+        self._over = threading.Event()
+        self._changed = threading.Condition()
+        self._paused: set[Pausing] = set()
+        self._left: set[Pausing] = set()
+        self._kept: dict[Pausing, dict[str, Position]] = {}
+
+    def pass_by(self, feed: Pausing) -> None:
+        """Pause if a checkpoint is being taken. Called by each source after each read. Raises Stopped."""
+        if not self._asked.is_set():
+            return
+        self._note(self._paused.add, feed)
+        while self._asked.is_set():
+            feed.flush()
+            if self._halt.wait(_ROUND_SECONDS):
+                raise Stopped
+        self._note(self._paused.discard, feed)
+        self._tell(feed)
+
+    def leave(self, feed: Pausing) -> None:
+        """Note that a source is over, and wait for the last checkpoint. Raises Stopped."""
+        self._note(self._left.add, feed)
+        while not self._over.wait(_LOOK_SECONDS):
+            if self._halt.is_set:
+                raise Stopped
+            self._tell(feed)
+        self._tell(feed)
+
+    def watch(self, drained: threading.Event) -> None:
+        """Take checkpoints until everything is over, and the last one then. Raises OSError, OutputError."""
+        while not drained.wait(self._seconds):
+            if self._halt.is_set:
+                return
+            self._asked.set()
+            try:
+                while not (self._all_paused() and self._keep()):
+                    if self._halt.is_set or drained.wait(_ROUND_SECONDS):
+                        break
+            finally:
+                self._asked.clear()
+        while len(self._left) < self._sources:
+            if self._halt.wait(_ROUND_SECONDS):
+                return
+        self._keep()
+        self._over.set()
+
+    def _all_paused(self) -> bool:
+        with self._changed:
+            if len(self._paused | self._left) < self._sources:
+                self._changed.wait(_ROUND_SECONDS)
+            return len(self._paused | self._left) == self._sources
+
+    def _keep(self) -> bool:
+        """Take a checkpoint if nothing is under way; return whether nothing was."""
+        feeds = self._paused | self._left
+        states = self._windows.snapshot_if_quiet(lambda: not any(feed.unsettled for feed in feeds))
+        if states is None:
+            return False
+        reached = {feed: feed.take_reached() for feed in feeds}
+        if any(reached.values()):
+            self._sync()
+            self._checkpoint.save_all({feed.name: parts for feed, parts in reached.items()}, states)
+            with self._changed:
+                for feed, parts in reached.items():
+                    self._kept[feed] = {**self._kept.get(feed, {}), **parts}
+        return True
+
+    def _tell(self, feed: Pausing) -> None:
+        with self._changed:
+            kept = self._kept.pop(feed, None)
+        if kept:
+            feed.tell(kept)
+
+    def _note(self, change: Callable[[Pausing], None], feed: Pausing) -> None:
+        with self._changed:
+            change(feed)
+            self._changed.notify()

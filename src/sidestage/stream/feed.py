@@ -1,0 +1,96 @@
+"""One source, being read by the thread that does the first stages."""
+
+from collections.abc import Callable
+
+from sidestage.clock import Clock
+from sidestage.stream.chunk import Chunk, Ledger
+from sidestage.stream.contract import Position, Positions, Reader
+from sidestage.stream.operators import Step
+from sidestage.stream.settings import Settings
+
+READ_SECONDS = 0.1
+"""How long a source waits at most before it hears that it is to stop."""
+
+
+class Feed:
+    """Reads, pushes on, and tells the source how far it has been dealt with.
+
+    ``keep`` makes safe whatever is needed before a source may be told; None leaves both to a barrier.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        reader: Reader[object],
+        step: Step,
+        push: Callable[[Chunk], None],
+        settings: Settings,
+        clock: Clock,
+        keep: Callable[[Positions], None] | None,
+    ) -> None:
+        self.name = name
+        self._reader = reader
+        self._step = step
+        self._push = push
+        self._keep = keep
+        self._settings = settings
+        self._clock = clock
+        self._ledger = Ledger()
+        self._committed_at = clock.monotonic()
+
+    def go_on(self) -> bool:
+        """Read what is there, and push it on; return False at the end of the source."""
+        due = self._step.due()
+        wait = READ_SECONDS
+        if due is not None:
+            wait = min(wait, max(0.0, due - self._clock.monotonic()))
+        batches = self._reader.read(self._settings.chunk, wait)
+        lost = self._reader.lost()
+        if lost:
+            self._ledger.forget(lost)
+        now = self._clock.monotonic()
+        for batch in batches or ():
+            self._push(Chunk(batch.items, (self._ledger.issue(batch),), now))
+        if due is not None and now >= due:
+            self._step.tick(now)
+        if now - self._committed_at >= self._settings.commit_every:
+            self._committed_at = now
+            self.commit()
+        return batches is not None
+
+    @property
+    def unsettled(self) -> int:
+        """How many of its batches are under way."""
+        return self._ledger.unsettled
+
+    def take_reached(self) -> dict[str, Position]:
+        """Return, once, the positions that parts have reached since this was last asked."""
+        return self._ledger.take_reached()
+
+    def flush(self) -> None:
+        """Have all stages pass on what they hold."""
+        self._step.flush()
+
+    def finish(self) -> None:
+        """Push on what is held back: nothing more comes."""
+        self._step.finish()
+
+    def tell(self, reached: Positions) -> None:
+        """Tell the source what need not be read again."""
+        self._reader.commit(reached)
+
+    def commit(self) -> None:
+        """Tell the source how far it has been dealt with, if that is farther than before."""
+        if self._keep is None:
+            return
+        reached = self._ledger.take_reached()
+        if reached:
+            self._keep(reached)
+            self.tell(reached)
+
+    def close(self) -> None:
+        """Note for the last time how far it has been dealt with, and stop reading."""
+        try:
+            self.commit()
+        finally:
+            self._reader.close()

@@ -1,0 +1,142 @@
+"""The stage that counts in windows: what is open stays here, what is over goes on."""
+
+import threading
+from collections.abc import Callable, Hashable, Mapping
+from contextlib import ExitStack
+from time import perf_counter
+
+from sidestage.clock import Clock
+from sidestage.stream.chunk import Chunk, Ledger
+from sidestage.stream.contract import Batch, Writer
+from sidestage.stream.failing import Desk, GivenUp
+from sidestage.stream.metrics import Meter
+from sidestage.stream.operators import Step
+from sidestage.stream.watermarks import Moment
+from sidestage.stream.windowing import WindowState
+from sidestage.stream.windows import EarlyItem, LateItem, Outcome, WindowPlan
+
+_TICK_SECONDS = 0.1
+
+Beside = Writer[LateItem | EarlyItem]
+
+
+class WindowOperator:
+    """One worker's windows. ``beside`` is written what came too late, or too early.
+
+    An item is settled once it is counted: what is open is safe only with a checkpoint, which keeps it
+    together with the positions that it was read up to. Results are under way until they are settled.
+    """
+
+    def __init__(
+        self,
+        plan: WindowPlan,
+        clock: Clock,
+        desk: Desk,
+        meter: Meter,
+        following: Step,
+        beside: Beside | None,
+        keep: threading.Event,
+    ) -> None:
+        self.state = WindowState(plan)
+        self.results = Ledger()
+        self.lock = threading.Lock()
+        """Held while anything changes here: whoever takes a snapshot holds it."""
+        self._clock = clock
+        self._desk = desk
+        self._meter = meter
+        self._next = following
+        self._beside = beside
+        self._keep = keep
+        self._due = clock.monotonic() + _TICK_SECONDS
+
+    def restore(self, snapshot: bytes) -> None:
+        """Go on from a snapshot. Raises DataError."""
+        self.state.restore(snapshot, Moment.of(self._clock))
+
+    def push(self, chunk: Chunk) -> None:
+        """Count a chunk, and push on the windows that are over."""
+        began = perf_counter()
+        with self.lock:
+            outcome = self.state.add(chunk.items, Moment.of(self._clock), _part(chunk))
+            for failure in outcome.failures:
+                if failure.place is not None:
+                    item = chunk.items[failure.place]
+                    self._desk.decide(chunk, failure.place, item, GivenUp(failure.error, 1))
+            self._meter.took(len(chunk.items), perf_counter() - began)
+            self._set_aside(outcome)
+            if outcome.emitted:
+                self._next.push(Chunk(list(outcome.emitted), chunk.tickets, chunk.born))
+            else:
+                chunk.settle()
+
+    def due(self) -> float | None:
+        """Return when to look whether time alone has closed a window."""
+        further = self._next.due()
+        return self._due if further is None else min(self._due, further)
+
+    def tick(self, now: float) -> None:
+        """Push on what time alone has closed."""
+        if now >= self._due:
+            self._due = now + _TICK_SECONDS
+            with self.lock:
+                self._emit(self.state.tick(Moment.of(self._clock)))
+        self._next.tick(now)
+
+    def flush(self) -> None:
+        """Have what follows pass on what it holds; what is open here stays."""
+        self._next.flush()
+
+    def finish(self) -> None:
+        """Push on the open windows, unless somebody goes on with them, and finish what follows."""
+        if not self._keep.is_set():
+            with self.lock:
+                self._emit(self.state.drain(Moment.of(self._clock)))
+        self._next.finish()
+
+    def _emit(self, outcome: Outcome) -> None:
+        self._set_aside(outcome)
+        if outcome.emitted:
+            ticket = self.results.issue(Batch("results", 0, [], 0))
+            self._next.push(Chunk(list(outcome.emitted), (ticket,), self._clock.monotonic()))
+
+    def _set_aside(self, outcome: Outcome) -> None:
+        aside: list[LateItem | EarlyItem] = [*outcome.late, *outcome.early]
+        if aside and self._beside is not None:
+            self._beside.write(aside)
+
+
+def _part(chunk: Chunk) -> Hashable:
+    """Return the part of a source that a chunk's times belong to."""
+    if len(chunk.tickets) == 1:
+        return chunk.tickets[0].part
+    return tuple(sorted({ticket.part for ticket in chunk.tickets}))
+
+
+class Windows:
+    """All the windows of one run, by stage and worker. ``restored`` is what to go on from."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._operators: dict[str, WindowOperator] = {}
+        self.restored: Mapping[str, bytes] = {}
+
+    def add(self, name: str, operator: WindowOperator) -> None:
+        """Note that a worker has windows, and let it go on with those it had. Raises DataError."""
+        if name in self.restored:
+            operator.restore(self.restored[name])
+        with self._lock:
+            self._operators[name] = operator
+
+    def snapshot_if_quiet(self, is_quiet: Callable[[], bool]) -> dict[str, bytes] | None:
+        """Return the state of all windows, or None if anything is still under way.
+
+        ``is_quiet`` is asked while nothing can be counted or given out.
+        """
+        with self._lock:
+            operators = dict(self._operators)
+        with ExitStack() as stack:
+            for operator in operators.values():
+                stack.enter_context(operator.lock)
+            if any(operator.results.unsettled for operator in operators.values()) or not is_quiet():
+                return None
+            return {name: operator.state.snapshot() for name, operator in operators.items()}
