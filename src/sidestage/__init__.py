@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sidestage.project.project import Project as Project
     from sidestage.run.current import Cancelled as Cancelled
     from sidestage.run.current import current_attempt as current_attempt
+    from sidestage.stream.stream import Stream as Stream
 
 from sidestage.about import VERSION
 
@@ -59,6 +60,7 @@ _HOMES = {
     "SidestageError": "sidestage.errors",
     "Single": "sidestage.data.keyed",
     "Static": "sidestage.data.keyed",
+    "Stream": "sidestage.stream.stream",
     "Terms": "sidestage.pipeline.terms",
     "Value": "sidestage.data.dataset",
     "Weekly": "sidestage.data.calendar",

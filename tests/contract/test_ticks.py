@@ -43,16 +43,32 @@ def test_a_trigger_that_was_changed_goes_on_where_it_was(store: Store) -> None:
     assert state(store).reached == at(1)
 
 
-def test_while_a_pipeline_has_no_trigger_nothing_is_due(store: Store) -> None:
-    store.declare_triggers({"p": EVERY}, at(0))
+def test_a_trigger_that_comes_back_soon_was_never_away(store: Store) -> None:
+    """Or a worker with other code, which starts for a moment, would make ticks vanish that are due."""
+    store.declare_triggers({"p": EVERY, "q": EVERY}, at(0))
     begin(store, 1, 0)
     store.hold_tick("p", "no luck")
-    store.declare_triggers({}, at(5))
+    store.declare_triggers({"q": EVERY}, at(5))
+    store.declare_triggers({"q": EVERY}, at(6))
     assert state(store) == TriggerState("p", None, at(0), Tick("p", at(1), None, at(100)))
-    store.declare_triggers({"p": EVERY}, at(9))
-    assert state(store).since == state(store).reached == at(9)
-    assert begin(store, 10, 1) is None
-    assert begin(store, 10, 9) == Tick("p", at(10), None, at(100))
+    store.declare_triggers({"p": EVERY, "q": EVERY}, at(9))
+    assert (state(store).since, state(store).reached) == (at(0), at(1))
+    assert begin(store, 2, 1) == Tick("p", at(2), None, at(100))
+
+
+@pytest.mark.parametrize(("away", "comes_back_as"), [(24 * 60 + 1, EVERY), (4, OTHER)], ids=["long", "other"])
+def test_while_a_pipeline_has_no_trigger_nothing_is_due(
+    store: Store, away: float, comes_back_as: str
+) -> None:
+    store.declare_triggers({"p": EVERY}, at(0))
+    begin(store, 1, 0)
+    store.declare_triggers({}, at(5))
+    assert state(store).trigger is None
+    back = 5 + away
+    store.declare_triggers({"p": comes_back_as}, at(back))
+    assert state(store).since == state(store).reached == at(back)
+    assert begin(store, back + 1, 1) is None
+    assert begin(store, back + 1, back) == Tick("p", at(back + 1), None, at(100))
 
 
 def test_a_tick_and_its_run_are_recorded_together(store: Store) -> None:

@@ -30,6 +30,7 @@ NAMES = [
     "SidestageError",
     "Single",
     "Static",
+    "Stream",
     "Terms",
     "Value",
     "Weekly",

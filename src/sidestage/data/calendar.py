@@ -236,6 +236,10 @@ class Hourly(_Calendar, frozen=True, tag="hourly"):
 AnyCalendar = Daily | Hourly | Weekly | Monthly
 
 
+LONGEST = timedelta(days=36_525)
+"""No trigger waits for longer than a century."""
+
+
 class Closes(msgspec.Struct, frozen=True, tag="closes"):
     """A trigger: each partition of a calendar ticks when it has ended, or ``delay`` later.
 
@@ -247,10 +251,10 @@ class Closes(msgspec.Struct, frozen=True, tag="closes"):
     delay: timedelta = _NOTHING
 
     def __post_init__(self) -> None:
-        if self.delay < _NOTHING:
+        if not _NOTHING <= self.delay <= LONGEST:
             raise DefinitionError(
-                f"A partition cannot be made before it has ended, but the trigger's delay is {self.delay}.",
-                hint="Leave the delay out, or give a positive one.",
+                f"A trigger cannot tick {self.delay} after the end of a partition.",
+                hint="Leave the delay out, or give one of up to a century.",
             )
 
     def __add__(self, delay: timedelta) -> "Closes":

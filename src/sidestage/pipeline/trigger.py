@@ -11,7 +11,7 @@ from itertools import takewhile
 import msgspec
 from cronsim import CronSim, CronSimError
 
-from sidestage.data.calendar import Closes
+from sidestage.data.calendar import LONGEST, Closes
 from sidestage.data.localtime import find_zone, in_utc, reached
 from sidestage.errors import DefinitionError
 
@@ -25,16 +25,16 @@ class Every(msgspec.Struct, frozen=True, tag="every"):
     """A trigger that ticks at every multiple of an interval since 1970-01-01, UTC.
 
     ``Every(timedelta(hours=6))`` ticks at 0, 6, 12 and 18 o'clock UTC. Raises DefinitionError for an interval
-    of less than a second.
+    of less than a second or more than a century.
     """
 
     interval: timedelta
 
     def __post_init__(self) -> None:
-        if not isinstance(self.interval, timedelta) or self.interval < _SECOND:
+        if not isinstance(self.interval, timedelta) or not _SECOND <= self.interval <= LONGEST:
             raise DefinitionError(
                 f"A trigger cannot tick every {self.interval!r}.",
-                hint="Give it a timedelta of a second or more: Every(timedelta(minutes=10)).",
+                hint="Give it a timedelta from a second to a century: Every(timedelta(minutes=10)).",
             )
 
     def after(self, moment: datetime) -> Iterator[datetime]:

@@ -31,6 +31,9 @@ _LISTEN_SECONDS = 0.05
 _LOOK_SECONDS = 1.0
 """How often a worker looks for runs and expired leases, should it have missed a call."""
 
+_CLAIM_SECONDS = 0.5
+"""How often it claims by itself, however busy: nothing else finds what expired or is to be tried again."""
+
 
 _AFTER_DUE_SECONDS = 0.001
 _LONG_AGO = 1e9
@@ -78,7 +81,7 @@ class Dispatcher:
         self._may_be_ready = True
         self._due_at = math.inf
         self._due_known_until = -math.inf
-        self._beat_at = self._looked_at = clock.monotonic() - _LONG_AGO
+        self._beat_at = self._looked_at = self._claimed_at = clock.monotonic() - _LONG_AGO
 
     @property
     def busy(self) -> bool:
@@ -151,6 +154,7 @@ class Dispatcher:
         if now >= self._due_at:
             self._due_at = math.inf
             self._may_be_ready = True
+            return 0.0
         return self._due_at - now
 
     def _beat(self) -> None:
@@ -234,6 +238,7 @@ class Dispatcher:
         demand = self._demand()
         if demand is not None and self._may_be_ready:
             now = self._clock.now()
+            self._claimed_at = self._clock.monotonic()
             self._begin(demand, self._store.claim(demand, now), now)
 
     def _demand(self) -> Demand | None:
@@ -314,7 +319,8 @@ class Dispatcher:
         if not outcomes:
             return
         now = self._clock.now()
-        demand = self._demand()
+        is_time_to_claim = self._clock.monotonic() - self._claimed_at >= _CLAIM_SECONDS
+        demand = None if is_time_to_claim else self._demand()
         claims: tuple[Claim, ...] | None = None
         try:
             if demand is None:

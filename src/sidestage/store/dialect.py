@@ -122,7 +122,7 @@ class Engines(NamedTuple):
 
 
 def engines(url: URL, uptime: Uptime | None = None) -> Engines:
-    """Return the ways to the database at ``url``; PostgreSQL needs only one for reading and writing.
+    """Return the ways to the database at ``url``.
 
     SQLite's leases run by ``uptime``, by default the host's. Raises StoreError if the place cannot hold a
     store, ConfigurationError for an unknown database.
@@ -131,12 +131,12 @@ def engines(url: URL, uptime: Uptime | None = None) -> Engines:
         case "sqlite":
             return _sqlite_engines(url, uptime or host_uptime())
         case "postgresql":
-            engine = create_engine(
-                _with_psycopg(url),
-                execution_options=_COUNTED,
-                connect_args=_arguments(url),
-            )
-            return Engines(engine, engine, nullcontext())
+            place, arguments = _with_psycopg(url), _arguments(url)
+            writer = create_engine(place, execution_options=_COUNTED, connect_args=arguments)
+            # Apart, because the driver forgets its prepared statements when a transaction is rolled back, as
+            # each one is that only reads.
+            reader = create_engine(place, connect_args=arguments)
+            return Engines(writer, reader, nullcontext())
         case other:
             raise ConfigurationError(
                 f"A store cannot be kept in {other!r}.", hint="Use sqlite:///path or postgresql://host/name."

@@ -125,6 +125,7 @@ def _talking_to_postgresql(connection: Connection, driver: Any) -> Iterator[Any]
     except base as error:
         if driver.closed:
             connection.invalidate(error)
+            connection.engine.dispose()  # the others are gone as well, most likely
         raise DBAPIError.instance(
             None, None, error, base, connection_invalidated=bool(driver.closed), dialect=connection.dialect
         ) from error

@@ -1,7 +1,7 @@
 """What the store remembers, as frozen values."""
 
 from collections.abc import Collection
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -377,6 +377,13 @@ class Tick(msgspec.Struct, frozen=True):
     at: datetime
     run: int | None
     made_at: datetime
+
+
+TRIGGER_COMES_BACK = timedelta(days=1)
+"""A trigger that is declared again, unchanged, within this time was never away: no tick of it is lost.
+
+A worker that still runs older code, or newer code that is taken back, must not make ticks vanish.
+"""
 
 
 class TriggerState(msgspec.Struct, frozen=True):

@@ -151,9 +151,14 @@ _CLAIM_FREE = {
     for some_queues in (False, True)
 }
 
-_CLAIM_ONE = _claiming(
-    and_(step.c.run == bindparam("of_run"), step.c.position == bindparam("at_position"), READY)
+# Skipped if locked: whoever settles it may be waiting for the pools, which whoever claims it holds.
+_ONE = (
+    select(step.c.run, step.c.position)
+    .where(step.c.run == bindparam("of_run"), step.c.position == bindparam("at_position"), READY)
+    .with_for_update(skip_locked=True)
+    .cte("this_step")
 )
+_CLAIM_ONE = _claiming(tuple_(step.c.run, step.c.position).in_(select(_ONE)))
 
 _POOLED = Prepared(
     select(
@@ -262,7 +267,10 @@ def _claim_pooled(connection: Connection, demand: Demand) -> list[_Taken]:
             "of_run": ready.run,
             "at_position": ready.position,
         }
-        taken += [_Taken._make(row) for row in _CLAIM_ONE.rows(connection, values)]
+        one = [_Taken._make(row) for row in _CLAIM_ONE.rows(connection, values)]
+        if not one:
+            continue
+        taken += one
         held[pool.name][ready.pipeline] += ready.slots
         if len(taken) == demand.limit:
             break

@@ -8,19 +8,21 @@ from typing import Any
 from sqlalchemy import Connection, func, select, update
 
 from sidestage.store.dialect import insert_if_absent
-from sidestage.store.records import NewRun, NewStep, NewTick, Tick, TriggerState
+from sidestage.store.records import TRIGGER_COMES_BACK, NewRun, NewStep, NewTick, Tick, TriggerState
 from sidestage.store.refusals import positions_of
 from sidestage.store.sql_database import SqlPart
 from sidestage.store.sql_runs import begin
 from sidestage.store.tables import tick, trigger
 
-_NEWEST = select(tick.c.pipeline, func.max(tick.c.at).label("at")).group_by(tick.c.pipeline).subquery()
-_LAST = (
-    select(tick).join(_NEWEST, (tick.c.pipeline == _NEWEST.c.pipeline) & (tick.c.at == _NEWEST.c.at))
-).subquery()
+_NEWEST = (
+    select(func.max(tick.c.at))
+    .where(tick.c.pipeline == trigger.c.pipeline)
+    .correlate(trigger)
+    .scalar_subquery()
+)
 _STATES = (
-    select(trigger, _LAST.c.at, _LAST.c.run, _LAST.c.made_at)
-    .outerjoin(_LAST, trigger.c.pipeline == _LAST.c.pipeline)
+    select(trigger, tick.c.at, tick.c.run, tick.c.made_at)
+    .outerjoin(tick, (tick.c.pipeline == trigger.c.pipeline) & (tick.c.at == _NEWEST))
     .order_by(trigger.c.pipeline)
 )
 
@@ -63,15 +65,17 @@ class SqlTicks(SqlPart):
 
 
 def _declare(connection: Connection, triggers: Mapping[str, str], now: datetime) -> None:
-    gone = trigger.c.pipeline.not_in(triggers) & trigger.c.trigger.is_not(None)
-    connection.execute(update(trigger).where(gone).values(trigger=None, held=None))
+    gone = trigger.c.pipeline.not_in(triggers) & trigger.c.gone_at.is_(None)
+    connection.execute(update(trigger).where(gone).values(gone_at=now, held=None))
     insert = insert_if_absent(connection.dialect.name, trigger)
+    long_gone = trigger.c.gone_at.is_not(None) & (trigger.c.gone_at <= now - TRIGGER_COMES_BACK)
     for pipeline, value in sorted(triggers.items()):
         # It waits for whoever declares the same one: what the second one reads is what the first one wrote.
-        connection.execute(insert.values(pipeline=pipeline, since=now))
+        connection.execute(insert.values(pipeline=pipeline, trigger=value, since=now))
         this = trigger.c.pipeline == pipeline
-        connection.execute(update(trigger).where(this, trigger.c.trigger.is_(None)).values(since=now))
-        connection.execute(update(trigger).where(this).values(trigger=value))
+        another = trigger.c.gone_at.is_not(None) & (trigger.c.trigger != value)
+        connection.execute(update(trigger).where(this, long_gone | another).values(since=now))
+        connection.execute(update(trigger).where(this).values(trigger=value, gone_at=None))
 
 
 def _begin_tick(
@@ -104,7 +108,8 @@ def _reached(connection: Connection, pipeline: str) -> datetime | None:
 
 def _state_of(row: Any) -> TriggerState:
     last = None if row.at is None else Tick(row.pipeline, row.at, row.run, row.made_at)
-    return TriggerState(row.pipeline, row.trigger, row.since, last, row.held)
+    given = row.trigger if row.gone_at is None else None
+    return TriggerState(row.pipeline, given, row.since, last, row.held)
 
 
 def _tick_of(row: Any) -> Tick:

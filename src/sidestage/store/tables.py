@@ -211,8 +211,9 @@ trigger = Table(
     "trigger",
     metadata,
     Column("pipeline", Word, primary_key=True),
-    Column("trigger", Text, nullable=True),
+    Column("trigger", Text, nullable=False),
     Column("since", Moment, nullable=False),
+    Column("gone_at", Moment, nullable=True),
     Column("held", Text, nullable=True),
     sqlite_with_rowid=False,
 )

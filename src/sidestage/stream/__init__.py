@@ -1,1 +1,69 @@
 """Items through stages, in one process: a description, and what runs it."""
+
+from sidestage.policy.breaker import Breaker
+from sidestage.policy.restart import Restart
+from sidestage.stream.aggregates import (
+    Fold,
+    collect,
+    count,
+    distinct,
+    largest,
+    mean,
+    smallest,
+    together,
+    total,
+)
+from sidestage.stream.cache import Cache, Found
+from sidestage.stream.checkpoint import Checkpoint
+from sidestage.stream.contract import Batch, Reader, Refused, Sink, Source, Writer
+from sidestage.stream.failing import DeadLetter, Default, Raise, SetAside, Skip
+from sidestage.stream.flow import Flow
+from sidestage.stream.letter_file import LetterFile, read_letters, replay
+from sidestage.stream.settings import Ended, Settings
+from sidestage.stream.sinks import Called, Collected
+from sidestage.stream.stream import Stream
+from sidestage.stream.watermarks import EventTime
+from sidestage.stream.windows import Windowed, WindowPlan, session, sliding, tumbling
+
+__all__ = [
+    "Batch",
+    "Breaker",
+    "Cache",
+    "Called",
+    "Checkpoint",
+    "Collected",
+    "DeadLetter",
+    "Default",
+    "Ended",
+    "EventTime",
+    "Flow",
+    "Fold",
+    "Found",
+    "LetterFile",
+    "Raise",
+    "Reader",
+    "Refused",
+    "Restart",
+    "SetAside",
+    "Settings",
+    "Sink",
+    "Skip",
+    "Source",
+    "Stream",
+    "WindowPlan",
+    "Windowed",
+    "Writer",
+    "collect",
+    "count",
+    "distinct",
+    "largest",
+    "mean",
+    "read_letters",
+    "replay",
+    "session",
+    "sliding",
+    "smallest",
+    "together",
+    "total",
+    "tumbling",
+]

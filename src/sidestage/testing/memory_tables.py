@@ -124,6 +124,7 @@ class Tables:
         self.runs: list[RunRow] = []
         self.keys: dict[str, int] = {}
         self.triggers: dict[str, TriggerState] = {}
+        self.triggers_gone: dict[str, datetime] = {}
         self.ticks: dict[str, list[Tick]] = {}
         self.workers: dict[str, WorkerRow] = {}
         self.claimable: list[int] = []

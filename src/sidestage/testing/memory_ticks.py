@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from sidestage.store.records import NewRun, NewStep, NewTick, Tick, TriggerState
+from sidestage.store.records import TRIGGER_COMES_BACK, NewRun, NewStep, NewTick, Tick, TriggerState
 from sidestage.store.refusals import positions_of
 from sidestage.testing.memory_runs import begin
 from sidestage.testing.memory_tables import MemoryPart, require_zone
@@ -18,21 +18,29 @@ class MemoryTicks(MemoryPart):
         """Say which pipelines have triggers now (JSON by pipeline), all others have none any more."""
         require_zone(now)
         with self._tables.turn:
-            known = self._tables.triggers
-            for pipeline in known.keys() - triggers.keys():
-                known[pipeline] = msgspec.structs.replace(known[pipeline], trigger=None, held=None)
+            known, gone = self._tables.triggers, self._tables.triggers_gone
+            for pipeline in known.keys() - triggers.keys() - gone.keys():
+                known[pipeline] = msgspec.structs.replace(known[pipeline], held=None)
+                gone[pipeline] = now
             for pipeline, value in triggers.items():
-                before = known.get(pipeline)
-                if before is None or before.trigger is None:
-                    last = None if before is None else before.last
-                    known[pipeline] = TriggerState(pipeline, value, now.astimezone(UTC), last)
-                else:
-                    known[pipeline] = msgspec.structs.replace(before, trigger=value)
+                before, gone_at = known.get(pipeline), gone.pop(pipeline, None)
+                if before is None:
+                    known[pipeline] = TriggerState(pipeline, value, now.astimezone(UTC))
+                    continue
+                came_back = gone_at is None or (
+                    gone_at > now - TRIGGER_COMES_BACK and before.trigger == value
+                )
+                since = before.since if came_back else now.astimezone(UTC)
+                known[pipeline] = msgspec.structs.replace(before, trigger=value, since=since)
 
     def triggers(self) -> tuple[TriggerState, ...]:
         """Return how far the ticks are of each pipeline that ever had a trigger, by name."""
         with self._tables.turn:
-            return tuple(state for _, state in sorted(self._tables.triggers.items()))
+            gone = self._tables.triggers_gone
+            return tuple(
+                msgspec.structs.replace(state, trigger=None) if name in gone else state
+                for name, state in sorted(self._tables.triggers.items())
+            )
 
     def begin_tick(
         self, tick: NewTick, run: NewRun | None, steps: Sequence[NewStep], now: datetime

@@ -148,7 +148,9 @@ def test_intervals_tick_at_multiples_since_1970():
         (lambda: Cron("0 2 * * *", "Europe/Atlantis"), "no time zone"),
         (lambda: Every(timedelta(0)), "cannot tick every"),
         (lambda: Every(60), "cannot tick every"),
-        (lambda: Daily("2024-01-01").closes + timedelta(hours=-1), "before it has ended"),
+        (lambda: Daily("2024-01-01").closes + timedelta(hours=-1), "after the end of a partition"),
+        (lambda: Daily("2024-01-01").closes + timedelta(days=800_000), "after the end of a partition"),
+        (lambda: Every(timedelta(days=3_000_000)), "cannot tick every"),
         (lambda: Pipeline("p", trigger="0 2 * * *"), "is no trigger"),
         (lambda: next(Every(timedelta(hours=1)).after(datetime(2024, 1, 1))), "does not say in which zone"),  # noqa: DTZ001
     ],

@@ -16,8 +16,9 @@ def upgrade() -> None:
     op.create_table(
         "trigger",
         sa.Column("pipeline", _WORD, nullable=False),
-        sa.Column("trigger", sa.Text(), nullable=True),
+        sa.Column("trigger", sa.Text(), nullable=False),
         sa.Column("since", _MOMENT, nullable=False),
+        sa.Column("gone_at", _MOMENT, nullable=True),
         sa.Column("held", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("pipeline", name="pk_trigger"),
         sqlite_with_rowid=False,
