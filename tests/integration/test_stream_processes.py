@@ -161,3 +161,45 @@ def test_a_worker_that_may_not_be_started_again_ends_the_stream() -> None:
 def test_tries_again_in_a_process_are_tries_of_the_one_item() -> None:
     stream = Stream([18, 19, 20]).map(deadly, on="process", retry=Retry(times=1, delay=0.0), on_error=Skip())
     assert list(stream) == [18, 20]
+
+
+class Two(Exception):
+    def __init__(self, one: str, other: str) -> None:
+        super().__init__(one)
+
+
+class Unreadable:
+    """Can be sent, and not be read."""
+
+    def __reduce__(self) -> Any:
+        return refuse_to_be, ()
+
+
+def refuse_to_be() -> None:
+    raise TypeError("not here")
+
+
+def two(number: int) -> int:
+    raise Two("one", "other")
+
+
+def test_errors_and_items_that_cannot_be_read_again_cost_their_item_only() -> None:
+    sink, letters = Kept(), list[DeadLetter]()
+    Stream([1]).map(two, on="process").to(sink).run(fail="soft", dead_letters=letters.append)
+    assert [str(letter.error) for letter in letters] == ["Two: one"]
+    letters.clear()
+    stream = Stream([1, Unreadable(), 2]).map(repr, on="process")
+    stream.to(sink).run(fail="soft", dead_letters=letters.append)
+    assert sink.items == ["1", "2"]
+    assert [str(letter.error) for letter in letters] == ["not here"]
+
+
+def changed(array: bytearray) -> bytearray:
+    array[0] = 7
+    return array
+
+
+def test_buffers_can_be_changed_there_and_here() -> None:
+    (array,) = Stream([bytearray(1_000_000)]).map(changed, on="process")
+    array[1] = 8
+    assert array[:3] == b"\x07\x08\x00"

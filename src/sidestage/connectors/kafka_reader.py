@@ -64,6 +64,7 @@ class KafkaReader(Generic[T]):
         self._resend = False
         self._lock = threading.Lock()
         self._closing = threading.Event()
+        self._stopped = False
         self._consumer = Consumer(self._settings(), logger=LOGGER)
         try:
             require_topics(self._consumer, source.topics, f"Reading {source.name}", self._take_problem)
@@ -76,12 +77,18 @@ class KafkaReader(Generic[T]):
         self._keeper = threading.Thread(target=self._keep, args=(keep,), name=source.name, daemon=True)
         self._keeper.start()
 
-    def read(self, limit: int, wait: float) -> Sequence[Batch]:
+    def stop(self) -> None:
+        """Read nothing more: what is not committed comes again."""
+        self._stopped = True
+
+    def read(self, limit: int, wait: float) -> Sequence[Batch] | None:
         """Return what is there, at most ``limit`` items, or what was taken while nobody read.
 
-        Waits up to ``wait`` seconds if nothing is there; never ends. Batches never come together with the
-        news that parts were lost: what is lost is asked for between. Raises ConnectorError.
+        Waits up to ``wait`` seconds if nothing is there. None once it was told to stop. Batches never come
+        together with the news that parts were lost: what is lost is asked for between. Raises ConnectorError.
         """
+        if self._stopped:
+            return None
         self._asked = True
         with self._lock:
             if not self._waiting:

@@ -13,14 +13,12 @@ from sidestage.policy.breaker import Circuit
 from sidestage.policy.restart import Restarts
 from sidestage.stream.batching import BatchOperator
 from sidestage.stream.cache import Lookup
-from sidestage.stream.chunk import Chunk
 from sidestage.stream.contract import Writer
 from sidestage.stream.coroutines import CoroutineStage
 from sidestage.stream.failing import (
     DeadLetter,
     Desk,
     FailMode,
-    GivenUp,
     Halt,
     OnError,
     Post,
@@ -28,7 +26,6 @@ from sidestage.stream.failing import (
     SetAside,
     Stopped,
     StreamDied,
-    WorkerDied,
 )
 from sidestage.stream.guarded import GuardedWriter
 from sidestage.stream.layout import Layout, Segment
@@ -49,9 +46,10 @@ from sidestage.stream.nodes import (
     WindowNode,
 )
 from sidestage.stream.operators import Copies, FilterOperator, FlatMapOperator, MapOperator, Operator, Step
-from sidestage.stream.outlets import KeyedOutlet, Sent, TurnOutlet, Turns, WriteStep
+from sidestage.stream.outlets import KeyedOutlet, Turn, TurnOutlet, Turns, WriteStep
 from sidestage.stream.processes import ProcessOperator, require_picklable
 from sidestage.stream.settings import Settings
+from sidestage.stream.spreading import spread
 from sidestage.stream.windowed import WindowOperator, Windows
 
 _OPERATORS: dict[type[Node], type[Operator]] = {
@@ -71,12 +69,12 @@ class Closing(Protocol):
 
 @dataclass(frozen=True)
 class Lane:
-    """One worker of a segment, being put together: what it opened, and what it sends when it is its turn."""
+    """One worker of a segment, being put together: what it opened, and how it waits for its turn to send."""
 
     segment: Segment
     number: int
     open: list[Closing] = field(default_factory=list)
-    sent: list[Sent] = field(default_factory=list)
+    turn: Turn | None = None
 
 
 class Assembly:
@@ -94,7 +92,9 @@ class Assembly:
         self._clock = clock
         self._meters: defaultdict[Node, list[Meter]] = defaultdict(list)
         self.letters = Letters(post)
-        self.windows = Windows()
+        self.windows = Windows(_window_names(layout))
+        # Where windows stay, a key must find its worker again in the next process.
+        self._spread: Callable[[Any], int] = spread if self.windows.names else hash
         self.keeps_windows = threading.Event()
         """Whether windows stay open at the end, because somebody goes on with them."""
         self.restarts = Restarts(settings.restart, random.random)
@@ -150,11 +150,6 @@ class Assembly:
         if self.halt.wait(pause):
             raise Stopped
 
-    def give_up(self, lane: Lane, chunk: Chunk, index: int, death: BaseException) -> None:
-        """Decide about an item that ended its worker twice. Raises StreamFailed if the stream is to end."""
-        desk = self._desks[lane.segment.head]
-        desk.decide(chunk, index, chunk.items[index], GivenUp(WorkerDied(f"its worker ended: {death!r}"), 2))
-
     def counts(self) -> tuple[StageCounts, ...]:
         """Return what each stage did so far, in the order of the description."""
         return tuple(self._counts(node) for node in self.layout.nodes if not isinstance(node, SourceNode))
@@ -181,7 +176,9 @@ class Assembly:
                 f"The stage {name!r} sets items aside, and there is no place for them.",
                 hint="Name one: run(dead_letters=letters.append), or a file.",
             )
-        return Desk(name, on_error, node.manner.retry, self.letters.post, self.halt, random.random)
+        return Desk(
+            name, on_error, node.manner.retry, self.letters.post, self.halt, random.random, self.rest_after
+        )
 
     def _mailboxes(self, segment: Segment) -> tuple[Mailbox, ...]:
         senders = self.layout.senders(segment.head)
@@ -203,8 +200,9 @@ class Assembly:
         if keyed is not None and keyed is lane.segment.keyed:
             outlet = inlets[lane.number]
         elif keyed is not None:
-            outlet = KeyedOutlet(keyed.key, keyed.into, inlets, self._desks[keyed], self._meter(keyed))
-        return TurnOutlet(outlet, lane.sent) if lane.segment in self.turns else outlet
+            desk, meter = self._desks[keyed], self._meter(keyed)
+            outlet = KeyedOutlet(keyed.key, self._spread, keyed.into, inlets, desk, meter)
+        return outlet if lane.turn is None else TurnOutlet(outlet, lane.turn)
 
     def _step(self, node: Node, lane: Lane) -> Step:
         if isinstance(node, SinkNode):
@@ -242,8 +240,7 @@ class Assembly:
             beside,
             self.keeps_windows,
         )
-        name = f"{self.layout.names[node]} {lane.number + 1} of {lane.segment.threads}"
-        self.windows.add(name, operator)
+        self.windows.add(_window_name(self.layout, node, lane.number), operator)
         return operator
 
     def _writer(self, node: SinkNode, lane: Lane) -> Writer[Any]:
@@ -273,11 +270,25 @@ class Assembly:
         return meter
 
 
+def _window_names(layout: Layout) -> frozenset[str]:
+    return frozenset(
+        _window_name(layout, node, number)
+        for node in layout.nodes
+        if isinstance(node, WindowNode)
+        for number in range(layout.segment_of[node].threads)
+    )
+
+
+def _window_name(layout: Layout, node: Node, number: int) -> str:
+    return f"{layout.names[node]} {number + 1} of {layout.segment_of[node].threads}"
+
+
 class Letters:
     """The way to where dead letters are kept, for all stages."""
 
     def __init__(self, post: Callable[[DeadLetter], None] | None) -> None:
         self._post = post
+        self._lock = threading.Lock()
         self.count = 0
 
     @property
@@ -289,7 +300,8 @@ class Letters:
         """Set an item aside, safely."""
         assert self._post is not None
         self._post(letter)
-        self.count += 1
+        with self._lock:
+            self.count += 1
 
     def sync(self) -> None:
         """Return when all that was set aside is safe."""

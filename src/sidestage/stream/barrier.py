@@ -71,12 +71,11 @@ class Barrier:
         """Pause if a checkpoint is being taken. Called by each source after each read. Raises Stopped."""
         if not self._asked.is_set():
             return
-        self._note(self._paused.add, feed)
         while self._asked.is_set():
             feed.flush()
+            self._note(self._paused.add, feed)
             if self._halt.wait(_ROUND_SECONDS):
                 raise Stopped
-        self._note(self._paused.discard, feed)
         self._tell(feed)
 
     def leave(self, feed: Pausing) -> None:
@@ -90,7 +89,7 @@ class Barrier:
 
     def watch(self, drained: threading.Event) -> None:
         """Take checkpoints until everything is over, and the last one then. Raises OSError, OutputError."""
-        while not drained.wait(self._seconds):
+        while not self._is_over_within(drained):
             if self._halt.is_set:
                 return
             self._asked.set()
@@ -99,12 +98,24 @@ class Barrier:
                     if self._halt.is_set or drained.wait(_ROUND_SECONDS):
                         break
             finally:
+                with self._changed:
+                    self._paused.clear()  # each adds itself again in the next round
                 self._asked.clear()
         while len(self._left) < self._sources:
             if self._halt.wait(_ROUND_SECONDS):
                 return
-        self._keep()
+        if not self._keep(last=True):
+            raise RuntimeError("Something was never settled, so the last checkpoint could not be taken.")
         self._over.set()
+
+    def _is_over_within(self, drained: threading.Event) -> bool:
+        """Wait until the next checkpoint is due; return whether everything was over before."""
+        left = self._seconds
+        while left > 0 and not self._halt.is_set:
+            if drained.wait(min(left, _LOOK_SECONDS)):
+                return True
+            left -= _LOOK_SECONDS
+        return drained.is_set()
 
     def _all_paused(self) -> bool:
         with self._changed:
@@ -112,14 +123,22 @@ class Barrier:
                 self._changed.wait(_ROUND_SECONDS)
             return len(self._paused | self._left) == self._sources
 
-    def _keep(self) -> bool:
+    def _keep(self, *, last: bool = False) -> bool:
         """Take a checkpoint if nothing is under way; return whether nothing was."""
-        feeds = self._paused | self._left
-        states = self._windows.snapshot_if_quiet(lambda: not any(feed.unsettled for feed in feeds))
+        with self._changed:
+            feeds = self._paused | self._left
+        reached: dict[Pausing, dict[str, Position]] = {}
+
+        def is_quiet() -> bool:
+            if any(feed.unsettled for feed in feeds):
+                return False
+            reached.update({feed: feed.take_reached() for feed in feeds})
+            return True
+
+        states = self._windows.snapshot_if_quiet(is_quiet)
         if states is None:
             return False
-        reached = {feed: feed.take_reached() for feed in feeds}
-        if any(reached.values()):
+        if last or any(reached.values()) or states != self._checkpoint.progress.states:
             self._sync()
             self._checkpoint.save_all({feed.name: parts for feed, parts in reached.items()}, states)
             with self._changed:

@@ -66,10 +66,10 @@ class BatchOperator:
             self._next.push(self._taken(1))
         self._next.finish()
 
-    def _taken(self, lists: int) -> Chunk:
+    def _taken(self, count_of_lists: int) -> Chunk:
         """Return the first items as a chunk of lists."""
         size, items = self._size, self._items
-        upto = lists * size
+        upto = count_of_lists * size
         made = [items[at : at + size] for at in range(0, min(upto, len(items)), size)]
         tickets: dict[Ticket, None] = {}
         born = self._held[0][1].born
@@ -91,4 +91,6 @@ class BatchOperator:
         self._items = items[upto:]
         if self._items and self._within is not None:
             self._since = self._clock.monotonic()
-        return Chunk(made, tuple(tickets), born)
+        lists = Chunk(made, tuple(tickets), born)
+        lists.weight = sum(map(len, made))
+        return lists

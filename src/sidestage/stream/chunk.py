@@ -21,9 +21,10 @@ class Origin(msgspec.Struct, frozen=True):
 class Ticket:
     """One batch of a source. It is settled when nothing that came of it is under way any more."""
 
-    __slots__ = ("_ledger", "first", "next", "part", "pending")
+    __slots__ = ("_ledger", "first", "next", "part", "pending", "source")
 
     def __init__(self, batch: Batch, ledger: "Ledger") -> None:
+        self.source = ledger.source
         self.part = batch.part
         self.first = batch.first
         self.next = batch.next
@@ -44,10 +45,11 @@ class Chunk:
 
     There is more than one ticket where items of several batches were put together, and no origins then.
     ``sequence`` numbers chunks that are to leave a stage in the order in which they came; ``born`` is when
-    its oldest item was read, in seconds of the monotonic clock.
+    its oldest item was read, in seconds of the monotonic clock. ``weight`` is how many items its items hold,
+    if those are lists.
     """
 
-    __slots__ = ("born", "bytes", "items", "origins", "sequence", "tickets")
+    __slots__ = ("born", "bytes", "items", "origins", "sequence", "tickets", "weight")
 
     def __init__(
         self,
@@ -62,6 +64,7 @@ class Chunk:
         self.born = born
         self.sequence = 0
         self.bytes = 0
+        self.weight = 0
 
     def origin_of(self, index: int) -> Origin | None:
         """Return where the item with this index came from, if that is one batch."""
@@ -93,7 +96,8 @@ class Ledger:
     A part has reached the place where its first unsettled batch begins: all before it has been dealt with.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, source: str = "") -> None:
+        self.source = source
         self._lock = threading.Lock()
         self._open: dict[str, deque[Ticket]] = {}
         self._reached: dict[str, Position] = {}

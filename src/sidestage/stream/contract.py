@@ -37,6 +37,10 @@ class Reader(Protocol[T_co]):
         """
         ...
 
+    def stop(self) -> None:
+        """Take nothing more. Reading goes on until it returns None: what was taken already is not lost."""
+        ...
+
     def commit(self, positions: Positions) -> None:
         """Note that reading may go on from these positions next time."""
         ...

@@ -5,6 +5,7 @@ and one hands on what is ready: it may have to wait for whoever comes next, whic
 """
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Awaitable, Callable
@@ -12,12 +13,17 @@ from time import perf_counter
 from typing import Any
 
 from sidestage.stream.chunk import Chunk
-from sidestage.stream.failing import Desk, GivenUp, Halt, Stopped
+from sidestage.stream.failing import Desk, GivenUp, Halt, Stopped, WorkerDied
 from sidestage.stream.mailbox import Mailbox
 from sidestage.stream.metrics import Meter
 from sidestage.stream.operators import Step
 
 _LOOK_SECONDS = 0.1
+_END_SECONDS = 5.0
+"""How long coroutines may take to end when they are told to."""
+
+_KEPT_PER_SLOT, _LEAST_KEPT = 4, 4096
+"""How many items are at work or wait to be handed on at most."""
 
 Done = list[Any | GivenUp]
 _Said = tuple[int, Chunk, Done] | BaseException | int | None
@@ -46,7 +52,9 @@ class CoroutineStage:
         self._halt = halt
         self._ordered = ordered
         self._ready: queue.SimpleQueue[_Said] = queue.SimpleQueue()
-        self._in_flight = 0
+        self._at_work = 0
+        self._kept = 0
+        self._most_kept = max(_KEPT_PER_SLOT * most, _LEAST_KEPT)
         self._changed = threading.Condition()
         self._slots = asyncio.Semaphore(most)
 
@@ -60,68 +68,78 @@ class CoroutineStage:
         taking.start()
         try:
             self._hand_on(following)
-        except BaseException:
-            self._halt.stop()
+        except BaseException as error:
+            self._halt.stop(None if isinstance(error, Stopped) else error)
             raise
         finally:
             taking.join()
-            asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result()
-            loop.call_soon_threadsafe(loop.stop)
-            running.join()
-            loop.close()
+            _end(loop, running)
         following.finish()
 
     def _take(self, inlet: Mailbox, loop: asyncio.AbstractEventLoop) -> None:
-        """Take chunks, as long as fewer items than allowed are at work."""
+        """Take chunks, as long as fewer items than allowed are at work, or done and not handed on."""
         number = 0
         try:
             while True:
                 chunk = inlet.take(None)
-                if chunk is None:
-                    if inlet.asks_to_flush():
-                        self._ready.put(None)
-                        continue
-                    if inlet.is_over:
-                        break
-                    continue
-                self._wait_for_room()
-                with self._changed:
-                    self._in_flight += len(chunk.items)
-                asyncio.run_coroutine_threadsafe(self._work(number, chunk), loop)
-                number += 1
+                if chunk is not None:
+                    self._wait_for_room(len(chunk.items))
+                    asyncio.run_coroutine_threadsafe(self._work(number, chunk), loop)
+                    number += 1
+                elif inlet.asks_to_flush():
+                    self._ready.put(None)
+                elif inlet.is_over:
+                    break
             self._ready.put(number)
         except BaseException as error:  # noqa: BLE001 - raised again by whoever hands on
             self._ready.put(error)
 
-    def _wait_for_room(self) -> None:
+    def _wait_for_room(self, count: int) -> None:
         with self._changed:
-            while self._in_flight >= self._most:
+            while self._at_work >= self._most or self._kept >= self._most_kept:
                 if self._halt.is_set:
                     raise Stopped
                 self._changed.wait(_LOOK_SECONDS)
+            if self._halt.is_set:
+                raise Stopped
+            self._at_work += count
+            self._kept += count
 
     async def _work(self, number: int, chunk: Chunk) -> None:
         began = perf_counter()
-        done = await asyncio.gather(*map(self._one, chunk.items))
+        try:
+            done = await asyncio.gather(*map(self._one, chunk.items))
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever hands on
+            self._ready.put(error)
+            return
         self._meter.took(len(chunk.items), perf_counter() - began)
-        with self._changed:
-            self._in_flight -= len(chunk.items)
-            self._changed.notify()
         self._ready.put((number, chunk, list(done)))
 
     async def _one(self, item: Any) -> Any:
+        try:
+            async with self._slots:
+                return await self._tried(item)
+        finally:
+            with self._changed:
+                self._at_work -= 1
+                self._changed.notify()
+
+    async def _tried(self, item: Any) -> Any:
         attempt = 1
-        async with self._slots:
-            while True:
-                try:
-                    async with asyncio.timeout(self._timeout):
-                        return await self._function(item)
-                except Exception as error:  # noqa: BLE001 - whatever the user's code raises
-                    pause = self._desk.pause_after(attempt, error)
-                    if pause is None:
-                        return GivenUp(error, attempt)
-                await asyncio.sleep(pause)
-                attempt += 1
+        while True:
+            try:
+                async with asyncio.timeout(self._timeout):
+                    return await self._function(item)
+            except Exception as error:  # noqa: BLE001 - whatever the user's code raises
+                pause = self._desk.pause_after(attempt, error)
+                if pause is None:
+                    return GivenUp(error, attempt)
+            except BaseException as death:
+                if self._halt.is_set:
+                    raise
+                return GivenUp(WorkerDied(f"its worker would have ended: {death!r}"), attempt)
+            await asyncio.sleep(pause)
+            attempt += 1
 
     def _hand_on(self, following: Step) -> None:
         """Push on what is done, in order if that is wanted, until all of it is."""
@@ -167,6 +185,21 @@ class CoroutineStage:
             following.push(chunk)
         else:
             chunk.settle()
+        with self._changed:
+            self._kept -= len(done)
+            self._changed.notify()
+
+
+def _end(loop: asyncio.AbstractEventLoop, running: threading.Thread) -> None:
+    """Cancel what still runs, and end the loop; a coroutine that will not end is left, with its thread."""
+    if running.is_alive():
+        cancelled = asyncio.run_coroutine_threadsafe(_cancel_all(), loop)
+        with contextlib.suppress(TimeoutError):
+            cancelled.result(_END_SECONDS)
+        loop.call_soon_threadsafe(loop.stop)
+        running.join(_END_SECONDS)
+    if not running.is_alive():
+        loop.close()
 
 
 async def _cancel_all() -> None:

@@ -1,7 +1,8 @@
 """Runs a stream: a thread for each worker, from the first item to the last, or until told to stop."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
@@ -9,15 +10,15 @@ from sidestage.clock import Clock
 from sidestage.stream.assembly import Assembly, Lane
 from sidestage.stream.barrier import Barrier
 from sidestage.stream.checkpoint import Checkpoint
-from sidestage.stream.chunk import Chunk
 from sidestage.stream.contract import Positions, Reader
-from sidestage.stream.failing import Stopped
+from sidestage.stream.failing import Abandoned, Stopped, StreamDied
 from sidestage.stream.feed import READ_SECONDS, Feed
 from sidestage.stream.layout import Segment
 from sidestage.stream.mailbox import Mailbox
 from sidestage.stream.metrics import StageCounts
 from sidestage.stream.nodes import MapNode, SourceNode, WindowNode
 from sidestage.stream.operators import Step
+from sidestage.stream.outlets import Turn
 from sidestage.stream.settings import Ended, Settings
 
 
@@ -46,7 +47,7 @@ class Engine:
         if self._checkpoint is None or not any(isinstance(node, WindowNode) for node in nodes):
             return None
         windows = self._assembly.windows
-        windows.restored = self._checkpoint.progress.states
+        windows.go_on_from(self._checkpoint.progress.states)
         sources = sum(isinstance(node, SourceNode) for node in nodes)
         sync = self._assembly.letters.sync
         return Barrier(self._checkpoint, windows, sources, self._halt, sync, self._settings.commit_every)
@@ -114,7 +115,9 @@ class Engine:
             work = partial(self._feed, segment, segment.head)
         else:
             inlets = self._assembly.inlets[segment]
-            work = partial(self._serve, Lane(segment, number), inlets[number % len(inlets)])
+            turns = self._assembly.turns.get(segment)
+            lane = Lane(segment, number, turn=None if turns is None else Turn(turns))
+            work = partial(self._serve, lane, inlets[number % len(inlets)])
         self._start_thread(name, work)
 
     def _start_thread(self, name: str, work: Callable[[], None]) -> None:
@@ -127,13 +130,17 @@ class Engine:
             work()
         except Stopped:
             pass
-        except BaseException as error:  # noqa: BLE001 - told by join
+        except (Exception, Abandoned) as error:  # noqa: BLE001 - told by join
             self._halt.stop(error)
+        except BaseException as death:  # noqa: BLE001 - or whoever waits would end with it
+            died = StreamDied(f"A worker ended: {death!r}")
+            died.__cause__ = death
+            self._halt.stop(died)
 
     def _serve(self, lane: Lane, inlet: Mailbox) -> None:
         """Do the stages of a segment on what comes into its mailbox."""
         head = lane.segment.head
-        try:
+        with _closing(lane):
             if isinstance(head, MapNode) and head.is_async:
                 stage, following = self._assembly.coroutine_stage(head, lane)
                 stage.serve(inlet, following)
@@ -141,13 +148,10 @@ class Engine:
                 step = self._assembly.first_step(lane)
                 self._work(lane, inlet, step)
                 step.finish()
-        finally:
-            for each in lane.open:
-                each.close()
         self._has_ended()
 
     def _work(self, lane: Lane, inlet: Mailbox, step: Step) -> None:
-        turns, sent = self._assembly.turns.get(lane.segment), lane.sent
+        turn = lane.turn
         monotonic, halt = self._clock.monotonic, self._halt
         while True:
             due = step.due()
@@ -155,11 +159,12 @@ class Engine:
             if chunk is not None:
                 if halt.is_set:
                     raise Stopped
-                sequence = chunk.sequence
-                self._push(lane, step, chunk)
-                if turns is not None:
-                    turns.send(sequence, sent[:])
-                    sent.clear()
+                if turn is None:
+                    step.push(chunk)
+                else:
+                    turn.begin(chunk.sequence)
+                    step.push(chunk)
+                    turn.end()
             elif inlet.asks_to_flush():
                 step.flush()
             elif inlet.is_over:
@@ -167,63 +172,35 @@ class Engine:
             if due is not None and monotonic() >= due:
                 step.tick(monotonic())
 
-    def _push(self, lane: Lane, step: Step, chunk: Chunk) -> None:
-        """Do a chunk; if that ends the worker, go on as a new one would, item by item."""
-        items, origins = chunk.items, chunk.origins
-        try:
-            step.push(chunk)
-        except (Exception, Stopped, KeyboardInterrupt):
-            raise
-        except BaseException as death:  # noqa: BLE001 - such as sys.exit() in a task's code
-            self._assembly.rest_after(death)
-            chunk.items, chunk.origins = items, origins
-            self._one_by_one(lane, step, chunk)
-
-    def _one_by_one(self, lane: Lane, step: Step, chunk: Chunk) -> None:
-        chunk.hold(len(chunk.items))
-        for index, item in enumerate(chunk.items):
-            origin = None if chunk.origins is None else [chunk.origins[index]]
-            one = Chunk(
-                [item],
-                chunk.tickets,
-                chunk.born,
-                origin if len(chunk.tickets) > 1 else [index] if origin is None else origin,
-            )
-            try:
-                step.push(one)
-            except (Exception, Stopped, KeyboardInterrupt):
-                raise
-            except BaseException as death:  # noqa: BLE001
-                self._assembly.rest_after(death)
-                self._assembly.give_up(lane, chunk, index, death)
-                one.settle()
-        chunk.settle()
-
     def _feed(self, segment: Segment, node: SourceNode) -> None:
         """Read a source to its end, or until told to drain."""
         lane = Lane(segment, 0)
         name, checkpoint = self._assembly.layout.names[node], self._checkpoint
         reader: Reader[Any] = node.source.open({} if checkpoint is None else checkpoint.positions(name))
-        step = self._assembly.first_step(lane)
-        push = partial(self._push, lane, step)
-        keep = partial(self._keep, name) if self._barrier is None else None
-        feed = Feed(name, reader, step, push, self._settings, self._clock, keep)
-        try:
-            try:
-                while not self._draining.is_set():
-                    if self._halt.is_set:
-                        raise Stopped
-                    if not feed.go_on():
-                        break
-                    if self._barrier is not None:
-                        self._barrier.pass_by(feed)
+        with ExitStack() as stack:
+            stack.callback(reader.close)
+            with _closing(lane):
+                step = self._assembly.first_step(lane)
+                keep = partial(self._keep, name) if self._barrier is None else None
+                feed = Feed(name, reader, step, self._settings, self._clock, keep)
+                stack.callback(feed.commit)
+                self._read(feed)
                 feed.finish()
-            finally:
-                for each in lane.open:
-                    each.close()
             self._await_the_others(feed)
-        finally:
-            feed.close()
+
+    def _read(self, feed: Feed) -> None:
+        """Push on all that a source gives. Raises Stopped."""
+        stopped = False
+        while True:
+            if self._halt.is_set:
+                raise Stopped
+            if self._draining.is_set() and not stopped:
+                feed.stop()
+                stopped = True
+            if not feed.go_on():
+                return
+            if self._barrier is not None:
+                self._barrier.pass_by(feed)
 
     def _await_the_others(self, feed: Feed) -> None:
         self._has_ended()
@@ -246,3 +223,14 @@ class Engine:
             self._at_work -= 1
             if not self._at_work:
                 self._drained.set()
+
+
+@contextmanager
+def _closing(lane: Lane) -> Iterator[None]:
+    """Close in the end all that a worker opened, also if some of it cannot be closed."""
+    with ExitStack() as stack:
+        try:
+            yield
+        finally:
+            for each in lane.open:
+                stack.callback(each.close)

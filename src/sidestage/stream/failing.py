@@ -8,9 +8,10 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from sidestage.errors import StreamFailed
-from sidestage.policy.failure import FailureClass, classify
+from sidestage.policy.failure import RETRYABLE, FailureClass, classify
 from sidestage.policy.retry import Retry
 from sidestage.stream.chunk import Chunk, Origin
+from sidestage.stream.contract import Refused
 
 _SHOWN = 200
 """How many characters of an item an error shows."""
@@ -95,6 +96,10 @@ class Halt:
         return self._event.wait(seconds)
 
 
+class Abandoned(BaseException):  # no policy about failing items is to hear of it
+    """Nobody iterates over the stream any more."""
+
+
 class Stopped(BaseException):  # nobody's code is to catch it as an error of its own
     """The stream is to stop at once."""
 
@@ -109,8 +114,15 @@ class StreamDied(Exception):
     """Workers died more often than they may be started again."""
 
 
+PASS_ON = (Refused, Stopped, Abandoned, StreamDied, StreamFailed, KeyboardInterrupt)
+"""What is never an item's own error."""
+
+
 class Desk:
-    """Where one stage brings the items it fails on. Used by all workers of the stage."""
+    """Where one stage brings the items it fails on. Used by all workers of the stage.
+
+    ``survive`` is told when a worker would have died of an item, and returns when a new one may go on.
+    """
 
     def __init__(
         self,
@@ -120,6 +132,7 @@ class Desk:
         post: Post,
         halt: Halt,
         chance: Callable[[], float],
+        survive: Callable[[BaseException], None],
     ) -> None:
         self._stage = stage
         self._on_error = on_error
@@ -127,35 +140,38 @@ class Desk:
         self._post = post
         self._halt = halt
         self._chance = chance
+        self._survive = survive
+        self._lock = threading.Lock()
         self.errors: Counter[FailureClass] = Counter()
 
     def meet(
-        self,
-        chunk: Chunk,
-        index: int,
-        item: Any,
-        error: Exception,
-        again: Callable[[Any], Any],
+        self, chunk: Chunk, index: int, item: Any, error: BaseException, again: Callable[[Any], Any]
     ) -> Kept:
         """Decide about an item; ``again`` is called with it if it is to be tried again.
 
-        Raises StreamFailed if the stream is to end, Stopped if it ends while this waits.
+        An error that is no Exception, such as that of ``sys.exit()``, is a worker's death: the item is tried
+        once more by what counts as a new worker, and ends no third one. Raises StreamFailed if the stream is
+        to end, StreamDied if too many died, Stopped if it ends while this waits.
         """
         try:
             return Kept(gone=False, value=self._again(error, lambda: again(item)))
         except _GivenUpError as raised:
             return self.decide(chunk, index, item, raised.given_up)
 
-    def meet_all(self, chunk: Chunk, error: Exception, again: Callable[[list[Any]], Any]) -> None:
+    def meet_all(self, chunk: Chunk, error: BaseException, again: Callable[[list[Any]], Any]) -> None:
         """Decide about all items of a chunk, which failed together.
 
-        Raises StreamFailed if the stream is to end, Stopped if it ends while this waits.
+        If trying again cannot help, the items are tried one by one: one of them may spoil it for the others.
+        Raises as ``meet`` does, and Refused if that is what came of trying again.
         """
         try:
             self._again(error, lambda: again(chunk.items))
         except _GivenUpError as raised:
+            given_up = raised.given_up
+            alone = len(chunk.items) > 1 and classify(given_up.error) not in RETRYABLE
             for index, item in enumerate(chunk.items):
-                self.decide(chunk, index, item, raised.given_up)
+                if not (alone and self._succeeds(again, item)):
+                    self.decide(chunk, index, item, given_up)
 
     def pause_after(self, attempt: int, error: Exception) -> float | None:
         """Return the seconds to wait before trying again after so many attempts, or None to give up."""
@@ -166,7 +182,8 @@ class Desk:
     def decide(self, chunk: Chunk, index: int, item: Any, given_up: "GivenUp") -> Kept:
         """Decide about an item that is not tried again. Raises StreamFailed if the stream is to end."""
         error, failure = given_up.error, classify(given_up.error)
-        self.errors[failure] += 1
+        with self._lock:
+            self.errors[failure] += 1
         match self._on_error:
             case Default(value):
                 return Kept(gone=False, value=value)
@@ -178,20 +195,36 @@ class Desk:
                 return _GONE
         raise failed(self._stage, item, error, chunk.origin_of(index)) from error
 
-    def _again(self, error: Exception, call: Callable[[], Any]) -> Any:
-        """Try again as often as is worth it; return what came of it. Raises _GivenUpError."""
-        attempt = 1
+    def _again(self, error: BaseException, call: Callable[[], Any]) -> Any:
+        """Try again as often as is worth it; return what came of it. Raises _GivenUpError, Refused."""
+        attempt, deaths = 1, 0
         while True:
-            pause = self.pause_after(attempt, error)
-            if pause is None:
-                raise _GivenUpError(GivenUp(error, attempt))
-            if self._halt.wait(pause):
-                raise Stopped
+            if isinstance(error, PASS_ON):
+                raise error
+            if isinstance(error, Exception):
+                pause = self.pause_after(attempt, error)
+                if pause is None:
+                    raise _GivenUpError(GivenUp(error, attempt))
+                if self._halt.wait(pause):
+                    raise Stopped
+            else:
+                deaths += 1
+                self._survive(error)
+                if deaths > 1:
+                    died = WorkerDied(f"its worker ended twice: {error!r}")
+                    raise _GivenUpError(GivenUp(died, attempt))
             attempt += 1
             try:
                 return call()
-            except Exception as another:  # noqa: BLE001 - whatever the user's code raises
+            except BaseException as another:  # noqa: BLE001 - whatever the user's code raises
                 error = another
+
+    def _succeeds(self, call: Callable[[list[Any]], Any], item: Any) -> bool:
+        try:
+            call([item])
+        except Exception:  # noqa: BLE001 - the decision about the whole is known already
+            return False
+        return True
 
 
 class GivenUp(NamedTuple):
@@ -221,5 +254,8 @@ def failed(stage: str, item: Any, error: Exception, origin: Origin | None) -> St
 
 
 def _shown(item: Any) -> str:
-    text = repr(item)
+    try:
+        text = repr(item)
+    except Exception as error:  # noqa: BLE001 - whatever its own code raises
+        text = f"<{type(item).__name__}, whose repr raised {type(error).__name__}>"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -23,7 +23,6 @@ class Feed:
         name: str,
         reader: Reader[object],
         step: Step,
-        push: Callable[[Chunk], None],
         settings: Settings,
         clock: Clock,
         keep: Callable[[Positions], None] | None,
@@ -31,11 +30,10 @@ class Feed:
         self.name = name
         self._reader = reader
         self._step = step
-        self._push = push
         self._keep = keep
         self._settings = settings
         self._clock = clock
-        self._ledger = Ledger()
+        self._ledger = Ledger(name)
         self._committed_at = clock.monotonic()
 
     def go_on(self) -> bool:
@@ -50,13 +48,21 @@ class Feed:
             self._ledger.forget(lost)
         now = self._clock.monotonic()
         for batch in batches or ():
-            self._push(Chunk(batch.items, (self._ledger.issue(batch),), now))
+            chunk = Chunk(batch.items, (self._ledger.issue(batch),), now)
+            if chunk.items:
+                self._step.push(chunk)
+            else:
+                chunk.settle()
         if due is not None and now >= due:
             self._step.tick(now)
         if now - self._committed_at >= self._settings.commit_every:
             self._committed_at = now
             self.commit()
         return batches is not None
+
+    def stop(self) -> None:
+        """Take nothing more from the source; what it has taken already is still read."""
+        self._reader.stop()
 
     @property
     def unsettled(self) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sidestage.stream.engine import Engine
+from sidestage.stream.failing import Abandoned
 
 _LOOK_SECONDS = 0.1
 
@@ -57,7 +58,3 @@ class HandOver:
             engine.wait()
             raise
         engine.join()
-
-
-class Abandoned(BaseException):  # no policy about failing items is to hear of it
-    """Nobody iterates any more."""

@@ -5,6 +5,7 @@ streams come together in it, or if it keeps something back while the stage befor
 others are done by whoever does the stage before.
 """
 
+import inspect
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -72,6 +73,7 @@ def lay_out(sinks: Sequence[SinkNode]) -> Layout:
     for node in nodes:
         for before in node.before:
             after[before].append(node)
+    _require_plain(nodes)
     key_of = _keys(nodes)
     lanes = _lanes(key_of)
     segment_of: dict[Node, Segment] = {}
@@ -117,6 +119,26 @@ def _lanes(key_of: dict[Node, KeyNode | None]) -> dict[KeyNode, int]:
     return lanes
 
 
+def _require_plain(nodes: Iterable[Node]) -> None:
+    """Raise DefinitionError for coroutine functions, and timeouts, where nobody could keep to them."""
+    for node in nodes:
+        given = [getattr(node, name, None) for name in ("function", "key", "put")]
+        if not isinstance(node, MapNode) and any(map(inspect.iscoroutinefunction, given)):
+            raise DefinitionError(
+                f"{node.name!r} is given a coroutine function, which only map() waits for.",
+                hint="Do it in a map() before.",
+            )
+        if isinstance(node, MapNode) and node.is_async and node.manner.on == "process":
+            raise DefinitionError(
+                f"{node.name!r} is a coroutine function: no process runs it.", hint='Leave out on="process".'
+            )
+        if node.manner.timeout is not None and node.manner.on == "thread" and not _is_async(node):
+            raise DefinitionError(
+                f"{node.name!r} has a timeout, but nobody can end a function in a thread.",
+                hint='Give it on="process", or make it a coroutine function.',
+            )
+
+
 def _is_async(node: Node) -> bool:
     return isinstance(node, MapNode) and node.is_async
 
@@ -142,7 +164,7 @@ def _is_apart(node: Node, before: Segment, lanes: dict[KeyNode, int]) -> bool:
 def _segment(node: Node, before: Segment | None, keyed: KeyNode | None, lanes: dict[KeyNode, int]) -> Segment:
     """Return the segment that begins with a stage. Raises DefinitionError."""
     workers = node.manner.workers or 1
-    if keyed is None or keyed not in lanes or _is_async(node) or isinstance(node, KeyNode | SinkNode):
+    if keyed is None or keyed not in lanes or _is_async(node) or isinstance(node, KeyNode):
         return Segment(node, workers, node.manner.ordered or keyed is not None, None)
     if node.before[0] is keyed or (before is not None and before.keyed is keyed and workers > 1):
         return Segment(node, lanes[keyed], ordered=True, keyed=keyed)

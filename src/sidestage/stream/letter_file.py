@@ -99,8 +99,10 @@ class LetterFile:
 def read_letters(path: Path | str) -> Iterator[StoredLetter]:
     """Yield the letters of a file, oldest first. Raises OSError, DataError for a line that is none."""
     with Path(path).open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
         for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
+            size -= len(line)
+            if size < 0 or not line.endswith(b"\n"):  # later than this began, or cut off
                 return
             try:
                 yield _decoder.decode(line)
@@ -142,17 +144,29 @@ def _stored(letter: DeadLetter, at: datetime) -> StoredLetter:
     item, pickled, is_replayable = _kept(letter.item)
     return StoredLetter(
         at.astimezone(UTC),
-        letter.stage,
+        _sayable(letter.stage),
         letter.failure_class,
         type(letter.error).__name__,
-        str(letter.error),
+        _sayable(_message(letter.error)),
         letter.attempt,
         letter.origin,
-        _shown(letter.item),
+        _sayable(_shown(letter.item)),
         item,
         pickled,
         is_replayable,
     )
+
+
+def _sayable(text: str) -> str:
+    """Return a text that can be written: half a character is shown by its number."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _message(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception as another:  # noqa: BLE001
+        return f"<its text raised {type(another).__name__}>"
 
 
 def _kept(item: Any) -> tuple[Any, str | None, bool]:

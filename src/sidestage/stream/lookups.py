@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from sidestage.stream.cache import Found, Lookup
 from sidestage.stream.chunk import Chunk
-from sidestage.stream.failing import Desk, Kept
+from sidestage.stream.failing import Desk, Kept, WorkerDied
 from sidestage.stream.metrics import Meter
 from sidestage.stream.operators import Step
 
@@ -44,7 +44,7 @@ class LookupOperator:
         for item, found in zip(items, self._found(items), strict=True):
             try:
                 keep(put(item, found if found.kind != "failed" else _raised(found)))
-            except Exception as error:  # noqa: BLE001 - the one item is all that is lost
+            except BaseException as error:  # noqa: BLE001 - the one item is all that is lost
                 index = len(made) + len(gone)
                 kept: Kept = self._desk.meet(chunk, index, item, error, self._one)
                 if kept.gone:
@@ -80,7 +80,7 @@ class LookupOperator:
         """Return what there is for each item; the errors of keys are found, too."""
         try:
             return self._lookup.look_up(list(map(self._key, items)))
-        except Exception:  # noqa: BLE001 - of some item's key
+        except BaseException:  # noqa: BLE001 - of some item's key
             return [self._found_one(item) for item in items]
 
     def _found_one(self, item: Any) -> Found[Any]:
@@ -88,6 +88,8 @@ class LookupOperator:
             return self._lookup.look_up([self._key(item)])[0]
         except Exception as error:  # noqa: BLE001
             return Found(None, "failed", error)
+        except BaseException as death:  # noqa: BLE001
+            return Found(None, "failed", WorkerDied(f"its worker would have ended: {death!r}"))
 
     def _one(self, item: Any) -> Any:
         found = self._found_one(item)

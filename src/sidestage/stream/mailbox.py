@@ -32,7 +32,7 @@ class Mailbox:
 
     def push(self, chunk: Chunk) -> None:
         """Put a chunk in, waiting while it is full. Raises Stopped."""
-        count = len(chunk.items)
+        count = chunk.weight or len(chunk.items)
         with self._lock:
             while self._is_full(count, chunk.bytes):
                 if self._halt.is_set:
@@ -62,7 +62,7 @@ class Mailbox:
                     if timeout <= 0:
                         return None
             chunk = self._chunks.popleft()
-            self.pending -= len(chunk.items)
+            self.pending -= chunk.weight or len(chunk.items)
             self._bytes -= chunk.bytes
             self._emptied.notify()
             return chunk

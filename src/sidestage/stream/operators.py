@@ -4,13 +4,13 @@ A stage calls the next one itself: stages without a boundary between them cost o
 Every item has its own ``try``, which costs about ten nanoseconds; clocks are read once per chunk and stage.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain, compress, repeat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, compress, islice, repeat
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from sidestage.stream.chunk import Chunk
-from sidestage.stream.failing import Desk
+from sidestage.stream.failing import Desk, GivenUp
 from sidestage.stream.metrics import Meter
 
 MOST_AT_ONCE = 8192
@@ -93,7 +93,7 @@ class MapOperator(Operator):
         for item in items:
             try:
                 keep(function(item))
-            except Exception as error:  # noqa: BLE001 - the one item is all that is lost
+            except BaseException as error:  # noqa: BLE001 - the one item is all that is lost
                 index = len(made) + len(gone)
                 kept = self._desk.meet(chunk, index, item, error, function)
                 if kept.gone:
@@ -118,10 +118,10 @@ class FilterOperator(Operator):
         note = passes.append
         for item in items:
             try:
-                note(function(item))
-            except Exception as error:  # noqa: BLE001
-                kept = self._desk.meet(chunk, len(passes), item, error, function)
-                note(not kept.gone and kept.value)
+                note(bool(function(item)))
+            except BaseException as error:  # noqa: BLE001
+                kept = self._desk.meet(chunk, len(passes), item, error, lambda it: bool(function(it)))
+                note(not kept.gone and bool(kept.value))
         chunk.items = list(compress(items, passes))
         if len(chunk.items) != len(items) and len(chunk.tickets) == 1:
             chunk.origins = list(
@@ -130,50 +130,65 @@ class FilterOperator(Operator):
         self._hand_on(chunk, len(items), began)
 
 
+class _Begun(NamedTuple):
+    """The first items of what one item makes, and where the others come from."""
+
+    items: Iterable[Any]
+    rest: Iterator[Any] | None
+
+
 class FlatMapOperator(Operator):
     """Makes any number of items of each. What one item makes may be more than memory holds."""
 
     def push(self, chunk: Chunk) -> None:
         """Take a chunk."""
         began = perf_counter()
-        function = self._function
-        items, came = chunk.items, len(chunk.items)
+        came = len(chunk.items)
         made: list[Any] = []
         counts: list[int] = []
-        for index, item in enumerate(items):
-            try:
-                several: Iterable[Any] = function(item)
-                if type(several) is not list:
-                    several = self._bounded(chunk, index, several, made, counts)
-            except Exception as error:  # noqa: BLE001
-                kept = self._desk.meet(chunk, index, item, error, lambda it: list(function(it)))
-                several = () if kept.gone else kept.value
+        for index, item in enumerate(chunk.items):
             before = len(made)
-            made.extend(several)
+            several = self._begun(chunk, index, item)
+            made.extend(several.items)
             counts.append(len(made) - before)
+            while several.rest is not None:
+                self._pass_on_part(chunk, index + 1, made, counts)
+                several = self._more(chunk, index, item, several.rest)
+                made = list(several.items)
+                counts = [len(made)]
             if len(made) >= MOST_AT_ONCE and index + 1 < came:
                 self._pass_on_part(chunk, index + 1, made, counts)
                 made, counts = [], []
         self._relabel(chunk, came - len(counts), counts)
-        chunk.items = made
+        chunk.items, chunk.weight = made, 0
         self._hand_on(chunk, came, began)
 
-    def _bounded(
-        self, chunk: Chunk, index: int, several: Iterable[Any], made: list[Any], counts: list[int]
-    ) -> list[Any]:
-        """Return what an iterator has left to give, after passing on what is too much for one chunk."""
+    def _begun(self, chunk: Chunk, index: int, item: Any) -> _Begun:
+        try:
+            return self._first(item)
+        except BaseException as error:  # noqa: BLE001 - the one item is all that is lost
+            kept = self._desk.meet(chunk, index, item, error, self._first)
+        if kept.gone:
+            return _Begun((), None)
+        return kept.value if isinstance(kept.value, _Begun) else _Begun(kept.value, None)
+
+    def _first(self, item: Any) -> _Begun:
+        several = self._function(item)
+        if type(several) is list:
+            return _Begun(several, None)
         iterator = iter(several)
-        held: list[Any] = []
-        for each in iterator:
-            held.append(each)
-            if len(held) >= MOST_AT_ONCE:
-                if made:
-                    self._pass_on_part(chunk, index, made[:], counts[:])
-                    made.clear()
-                    counts.clear()
-                self._pass_on_part(chunk, index + 1, held, [len(held)])
-                held = []
-        return held
+        items = list(islice(iterator, MOST_AT_ONCE))
+        return _Begun(items, iterator if len(items) == MOST_AT_ONCE else None)
+
+    def _more(self, chunk: Chunk, index: int, item: Any, rest: Iterator[Any]) -> _Begun:
+        """Return what comes next of an item, of which some has been passed on: it is not begun again."""
+        items: list[Any] = []
+        try:
+            items.extend(islice(rest, MOST_AT_ONCE))
+        except Exception as error:  # noqa: BLE001
+            self._desk.decide(chunk, index, item, GivenUp(error, 1))
+            return _Begun(items, None)
+        return _Begun(items, rest if len(items) == MOST_AT_ONCE else None)
 
     def _pass_on_part(self, chunk: Chunk, upto: int, made: list[Any], counts: list[int]) -> None:
         """Push on what was made of the items before ``upto``, in a chunk of its own."""

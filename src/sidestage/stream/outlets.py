@@ -13,6 +13,8 @@ from sidestage.stream.metrics import Meter
 
 _LOOK_SECONDS = 0.1
 _AHEAD_PER_WORKER = 4
+_MOST_KEPT = 8
+"""How many chunks made of one wait for their turn at most."""
 
 
 class WriteStep:
@@ -29,12 +31,18 @@ class WriteStep:
         try:
             self._writer.write(chunk.items)
         except Refused as refused:
-            for index, error in sorted(refused.errors.items()):
-                self._desk.meet(chunk, index, chunk.items[index], error, self._write_one)
-        except Exception as error:  # noqa: BLE001 - whatever the sink raises
-            self._desk.meet_all(chunk, error, self._writer.write)
+            self._refused(chunk, refused)
+        except BaseException as error:  # noqa: BLE001 - whatever the sink raises
+            try:
+                self._desk.meet_all(chunk, error, self._writer.write)
+            except Refused as refused:
+                self._refused(chunk, refused)
         self._meter.took(len(chunk.items), perf_counter() - began)
         chunk.settle()
+
+    def _refused(self, chunk: Chunk, refused: Refused) -> None:
+        for index, error in sorted(refused.errors.items()):
+            self._desk.meet(chunk, index, chunk.items[index], error, self._write_one)
 
     def _write_one(self, item: Any) -> None:
         try:
@@ -59,9 +67,16 @@ class KeyedOutlet:
     """Gives each item to the worker that has its key."""
 
     def __init__(
-        self, key: Callable[[Any], Any], into: int, mailboxes: Sequence[Mailbox], desk: Desk, meter: Meter
+        self,
+        key: Callable[[Any], Any],
+        spread: Callable[[Any], int],
+        into: int,
+        mailboxes: Sequence[Mailbox],
+        desk: Desk,
+        meter: Meter,
     ) -> None:
         self._key = key
+        self._spread = spread
         self._into = into
         self._mailboxes = mailboxes
         self._desk = desk
@@ -74,12 +89,12 @@ class KeyedOutlet:
         parts: list[list[Any]] = [[] for _ in range(count)]
         labels: list[list[int]] = [[] for _ in range(count)]
         origins = range(len(chunk.items)) if chunk.origins is None else chunk.origins
-        key, into = self._key, self._into
+        key, spread, into = self._key, self._spread, self._into
         for index, item in enumerate(chunk.items):
             try:
-                which = hash(key(item)) % into % count
-            except Exception as error:  # noqa: BLE001
-                kept = self._desk.meet(chunk, index, item, error, lambda it: hash(key(it)))
+                which = spread(key(item)) % into % count
+            except BaseException as error:  # noqa: BLE001
+                kept = self._desk.meet(chunk, index, item, error, lambda it: spread(key(it)))
                 if kept.gone:
                     continue
                 which = hash(kept.value) % into % count
@@ -150,6 +165,14 @@ class Turns:
                 self._sending = False
             raise
 
+    def wait_for(self, sequence: int) -> None:
+        """Return when all before the chunk with this number is sent: its worker may send it as it is made."""
+        with self._changed:
+            while self._next != sequence or self._sending:
+                if self._halt.is_set:
+                    raise Stopped
+                self._changed.wait(_LOOK_SECONDS)
+
     def _send_next(self) -> bool:
         with self._changed:
             sent = self._done.pop(self._next, None)
@@ -163,16 +186,47 @@ class Turns:
         return True
 
 
+class Turn:
+    """What one worker is to send of the chunk that it is at."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self._sequence = 0
+        self._sent: list[Sent] = []
+        self._is_mine = False
+
+    def begin(self, sequence: int) -> None:
+        """Note which chunk the worker is at."""
+        self._sequence = sequence
+        self._is_mine = False
+
+    def add(self, sent: Sent) -> None:
+        """Keep a chunk until it is its turn; if there are many, wait for that and send. Raises Stopped."""
+        self._sent.append(sent)
+        if self._is_mine or len(self._sent) >= _MOST_KEPT:
+            if not self._is_mine:
+                self._turns.wait_for(self._sequence)
+                self._is_mine = True
+            kept, self._sent = self._sent, []
+            for chunk, to in kept:
+                to.push(chunk)
+
+    def end(self) -> None:
+        """Send what is kept as soon as it is its turn. Raises Stopped."""
+        kept, self._sent = self._sent, []
+        self._turns.send(self._sequence, kept)
+
+
 class TurnOutlet:
     """Collects what one worker sends until it is its turn."""
 
-    def __init__(self, to: "Mailbox | KeyedOutlet", sent: list[Sent]) -> None:
+    def __init__(self, to: "Mailbox | KeyedOutlet", turn: Turn) -> None:
         self._to = to
-        self._sent = sent
+        self._turn = turn
 
     def push(self, chunk: Chunk) -> None:
         """Take a chunk."""
-        self._sent.append(Sent(chunk, self._to))
+        self._turn.add(Sent(chunk, self._to))
 
     def due(self) -> float | None:
         """Return None: what is collected goes with the chunk that it was made of."""

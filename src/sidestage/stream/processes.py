@@ -8,6 +8,7 @@ notes in shared memory which item it is at, so that the item that it dies or han
 import mmap
 import multiprocessing
 import pickle
+import signal
 import sys
 import tempfile
 import time
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 
 from sidestage.clock import Clock
 from sidestage.errors import DefinitionError
+from sidestage.policy.failure import classify
 from sidestage.policy.restart import Restarts
 from sidestage.stream.chunk import Chunk
 from sidestage.stream.failing import Desk, GivenUp, Halt, Stopped, StreamDied, WorkerDied
@@ -33,6 +35,12 @@ _NOWHERE = (1 << 64) - 1
 
 class Failed(NamedTuple):
     """What an item's function raised, in place of a result."""
+
+    error: Exception
+
+
+class Unreadable(NamedTuple):
+    """What a process says that could not read what it was sent."""
 
     error: Exception
 
@@ -143,6 +151,10 @@ class ProcessOperator:
             if not left:
                 break
             answer = self._ask(sent)
+            if isinstance(answer, Unreadable):
+                for index in left:
+                    results[index] = self._alone(items[index], answer)
+                break
             if isinstance(answer, list):
                 for index, result in zip(left, answer, strict=True):
                     results[index] = result
@@ -154,13 +166,21 @@ class ProcessOperator:
                 left.remove(culprit)
         return results
 
-    def _ask(self, sent: "_Parcel") -> "list[Any] | _Death":
+    def _alone(self, item: Any, unreadable: "Unreadable") -> Any:
+        """Return what came of an item that is sent by itself, since one of its chunk could not be read."""
+        answer = self._ask(_parcel([item]))
+        if isinstance(answer, list):
+            return answer[0]
+        error = answer.error if isinstance(answer, Unreadable | _Death) else unreadable.error
+        return GivenUp(error, 1)
+
+    def _ask(self, sent: "_Parcel") -> "list[Any] | Unreadable | _Death":
         """Return the process's answer, or how it ended instead. Raises Stopped, StreamDied."""
         child = self._child
         if child is None:
             child = self._child = _Child(self._function)
         answer = child.ask(sent, self._timeout, self._halt)
-        if isinstance(answer, list):
+        if not isinstance(answer, _Death):
             return answer
         child.end()
         self._child = None
@@ -222,7 +242,7 @@ class _Child:
         self._process.start()
         theirs.close()
 
-    def ask(self, sent: _Parcel, timeout: float | None, halt: Halt) -> "list[Any] | _Death":
+    def ask(self, sent: _Parcel, timeout: float | None, halt: Halt) -> "list[Any] | Unreadable | _Death":
         """Return the answer, or how it ended instead. Raises Stopped."""
         _note(self._place, _NOWHERE)
         try:
@@ -237,7 +257,7 @@ class _Child:
                 elif timeout is not None and at != _NOWHERE and now - since > timeout:
                     late = TimeoutError(f"it took longer than {timeout:g} s; its process was killed")
                     return _Death(at, late, is_late=True)
-            answer: list[Any] = _receive(self._pipe)
+            answer: list[Any] | Unreadable = _receive(self._pipe)
         except (EOFError, OSError):
             self._process.join(1.0)
             code = self._process.exitcode
@@ -264,7 +284,8 @@ def _send(pipe: Connection, parcel: _Parcel) -> None:
 
 def _receive(pipe: Connection) -> Any:
     head = pipe.recv_bytes()
-    buffers = [pipe.recv_bytes() for _ in range(int.from_bytes(head[:4], "little"))]
+    count = int.from_bytes(head[:4], "little")
+    buffers = [bytearray(pipe.recv_bytes()) for _ in range(count)]  # which whoever gets them may change
     return pickle.loads(memoryview(head)[4:], buffers=buffers)  # noqa: S301 - from our own process
 
 
@@ -280,19 +301,34 @@ def _work(function: Callable[[Any], Any], pipe: Connection, name: str) -> None:
     """Do what comes through the pipe until its other end is closed. Runs in the process."""
     with open(name, "r+b") as file:  # noqa: PTH123 - of the process that started this one, by its name
         place = mmap.mmap(file.fileno(), mmap.PAGESIZE)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this one says when it is to end
     while True:
         try:
             items = _receive(pipe)
-        except EOFError:
+        except (EOFError, OSError):
             return
+        except Exception as error:  # noqa: BLE001 - of some item's own code
+            _send(pipe, _parcel(Unreadable(_carried(error))))
+            continue
         results: list[Any] = []
         for index, item in enumerate(items):
             _note(place, index)
             try:
                 results.append(function(item))
             except Exception as error:  # noqa: BLE001 - the one item is all that is lost
-                results.append(Failed(error))
+                results.append(Failed(_carried(error)))
         _send(pipe, _answer(results))
+
+
+def _carried(error: Exception) -> Exception:
+    """Return an error that arrives: itself, or if it cannot be pickled and read, one that says as much."""
+    try:
+        pickle.loads(pickle.dumps(error, 5))  # noqa: S301 - our own
+    except Exception:  # noqa: BLE001
+        told = RuntimeError(f"{type(error).__name__}: {error}")
+        told.failure_class = classify(error)  # type: ignore[attr-defined]
+        return told
+    return error
 
 
 def _answer(results: list[Any]) -> _Parcel:

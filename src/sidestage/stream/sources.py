@@ -4,6 +4,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
+from pathlib import PurePath
 from typing import Any, TypeVar, cast
 
 from sidestage.errors import DefinitionError
@@ -48,6 +49,10 @@ class SequenceReader:
             return None
         self._at += len(items)
         return (Batch(PART, first, items, self._at),)
+
+    def stop(self) -> None:
+        """Read nothing more."""
+        self._items = ()
 
     def commit(self, positions: Positions) -> None:
         """Note how far everything has been dealt with."""
@@ -113,6 +118,12 @@ class IterableReader:
             raise self._error
         return None
 
+    def stop(self) -> None:
+        """Take nothing more from the iterator; what was taken is still read."""
+        self._closed = True
+        self._hungry[0] = True
+        self._went.set()
+
     def commit(self, positions: Positions) -> None:
         """Note how far everything has been dealt with: an iterator does not want to know."""
 
@@ -123,37 +134,39 @@ class IterableReader:
     def close(self) -> None:
         """Stop reading, and close a generator; one that is waiting for something hears of it later."""
         self._closed = True
+        self._hungry[0] = True  # so that the next item is looked at
         self._went.set()
         self._thread.join(_LOOK_SECONDS)
 
     def _pull(self) -> None:
-        items, waiting, hungry, wake = self._items, self._waiting, self._hungry, self._came.set
-        put = waiting.append
+        items = self._items
         try:
             for _ in islice(items, self._at):
                 if self._closed:
                     return
-            while not self._closed:
-                before = len(waiting)
-                came = 0
-                for item in islice(items, _SLICE):
-                    put(item)
-                    came += 1
-                    if hungry[0]:
-                        hungry[0] = False
-                        wake()
-                if came < _SLICE:
-                    break
-                if before >= _MOST_AHEAD:
-                    self._wait_for_room()
+            while not self._closed and self._pull_some():
+                self._wait_for_room()
         except BaseException as error:  # noqa: BLE001 - told to whoever reads
             self._error = error
         finally:
             self._over = True
-            wake()
+            self._came.set()
             close = getattr(items, "close", None)
             if close is not None and self._closed:
                 close()
+
+    def _pull_some(self) -> bool:
+        """Take some items; return whether there may be more."""
+        put, hungry, came = self._waiting.append, self._hungry, 0
+        for item in islice(self._items, _SLICE):
+            put(item)
+            came += 1
+            if hungry[0]:
+                hungry[0] = False
+                self._came.set()
+                if self._closed:
+                    return False
+        return came == _SLICE
 
     def _wait_for_room(self) -> None:
         while len(self._waiting) >= _MOST_AHEAD and not self._closed:
@@ -164,7 +177,7 @@ class IterableReader:
 
 def source_of(given: Source[T] | Iterable[T] | AsyncIterable[T], name: str) -> Source[T]:
     """Return what is given as a source. Raises DefinitionError if nothing can be read from it."""
-    if hasattr(given, "open") and hasattr(given, "name"):
+    if callable(getattr(given, "open", None)) and hasattr(given, "name") and not isinstance(given, PurePath):
         return cast("Source[T]", given)
     if isinstance(given, Sequence) and not isinstance(given, str | bytes):
         return SequenceSource(given, name or type(given).__name__)

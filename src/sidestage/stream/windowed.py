@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from time import perf_counter
 
 from sidestage.clock import Clock
+from sidestage.errors import DataError
 from sidestage.stream.chunk import Chunk, Ledger
 from sidestage.stream.contract import Batch, Writer
 from sidestage.stream.failing import Desk, GivenUp
@@ -48,6 +49,8 @@ class WindowOperator:
         self._beside = beside
         self._keep = keep
         self._due = clock.monotonic() + _TICK_SECONDS
+        self._parts: set[Hashable] = set()
+        self._is_mixed = False
 
     def restore(self, snapshot: bytes) -> None:
         """Go on from a snapshot. Raises DataError."""
@@ -57,7 +60,7 @@ class WindowOperator:
         """Count a chunk, and push on the windows that are over."""
         began = perf_counter()
         with self.lock:
-            outcome = self.state.add(chunk.items, Moment.of(self._clock), _part(chunk))
+            outcome = self.state.add(chunk.items, Moment.of(self._clock), self._part(chunk))
             for failure in outcome.failures:
                 if failure.place is not None:
                     item = chunk.items[failure.place]
@@ -93,6 +96,21 @@ class WindowOperator:
                 self._emit(self.state.drain(Moment.of(self._clock)))
         self._next.finish()
 
+    def _part(self, chunk: Chunk) -> Hashable:
+        """Return what the times of a chunk belong to: a part of a source, as long as chunks keep to one.
+
+        Where parts were put together nobody knows any more which item came from which, so all are one then.
+        """
+        parts = {(ticket.source, ticket.part) for ticket in chunk.tickets}
+        if not self._is_mixed and len(parts) > 1:
+            self._is_mixed = True
+            for part in self._parts:
+                self.state.forget(part)
+        if self._is_mixed:
+            return "all"
+        self._parts |= parts
+        return next(iter(parts), "all")
+
     def _emit(self, outcome: Outcome) -> None:
         self._set_aside(outcome)
         if outcome.emitted:
@@ -105,38 +123,47 @@ class WindowOperator:
             self._beside.write(aside)
 
 
-def _part(chunk: Chunk) -> Hashable:
-    """Return the part of a source that a chunk's times belong to."""
-    if len(chunk.tickets) == 1:
-        return chunk.tickets[0].part
-    return tuple(sorted({ticket.part for ticket in chunk.tickets}))
-
-
 class Windows:
-    """All the windows of one run, by stage and worker. ``restored`` is what to go on from."""
+    """All the windows of one run. ``names`` are those there will be, one for each worker that has some."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: frozenset[str]) -> None:
+        self.names = names
         self._lock = threading.Lock()
         self._operators: dict[str, WindowOperator] = {}
-        self.restored: Mapping[str, bytes] = {}
+        self._restored: Mapping[str, bytes] = {}
+
+    def go_on_from(self, states: Mapping[str, bytes]) -> None:
+        """Note what was open when a checkpoint was taken. Raises DataError if there is no place for it."""
+        left = sorted(states.keys() - self.names)
+        if left:
+            raise DataError(
+                f"The checkpoint holds windows of {', '.join(left)}, which this stream has not.",
+                hint="Run it with the names and numbers of workers that it had, or begin from the start.",
+            )
+        self._restored = states
 
     def add(self, name: str, operator: WindowOperator) -> None:
         """Note that a worker has windows, and let it go on with those it had. Raises DataError."""
-        if name in self.restored:
-            operator.restore(self.restored[name])
+        if name in self._restored:
+            operator.restore(self._restored[name])
         with self._lock:
             self._operators[name] = operator
 
     def snapshot_if_quiet(self, is_quiet: Callable[[], bool]) -> dict[str, bytes] | None:
         """Return the state of all windows, or None if anything is still under way.
 
-        ``is_quiet`` is asked while nothing can be counted or given out.
+        ``is_quiet`` is asked while nothing can be counted or given out. Never waits: whoever counts may be
+        waiting for others.
         """
         with self._lock:
             operators = dict(self._operators)
+        if operators.keys() != self.names:
+            return None
         with ExitStack() as stack:
             for operator in operators.values():
-                stack.enter_context(operator.lock)
+                if not operator.lock.acquire(blocking=False):
+                    return None
+                stack.callback(operator.lock.release)
             if any(operator.results.unsettled for operator in operators.values()) or not is_quiet():
                 return None
             return {name: operator.state.snapshot() for name, operator in operators.items()}

@@ -38,10 +38,11 @@ class PartsReader:
         self._source = source
         self._at = at
         self._turn = 0
+        self._stopped = False
 
     def read(self, limit: int, wait: float) -> Sequence[Batch] | None:
         left = [part for part, items in self._source.parts.items() if self._at[part] < len(items)]
-        if not left:
+        if not left or self._stopped:
             return None
         part = left[self._turn % len(left)]
         size = min(self._source.sizes[self._turn % len(self._source.sizes)], limit)
@@ -50,6 +51,9 @@ class PartsReader:
         items = list(self._source.parts[part][first : first + size])
         self._at[part] = first + len(items)
         return (Batch(part, first, items, self._at[part]),)
+
+    def stop(self) -> None:
+        self._stopped = True
 
     def commit(self, positions: Mapping[str, Position]) -> None:
         self._source.commits.append(dict(positions))

@@ -228,8 +228,8 @@ def test_results_on_their_way_are_under_way() -> None:
             held.append(chunk)
 
     halt = Halt()
-    windows = Windows()
-    desk = Desk("window", Raise(), None, lambda letter: None, halt, lambda: 0.0)
+    windows = Windows(frozenset(["window 1 of 1"]))
+    desk = Desk("window", Raise(), None, lambda letter: None, halt, lambda: 0.0, lambda death: None)
     following = Holding(10, halt, senders=1)
     operator = WindowOperator(plan(), SystemClock(), desk, Meter(), following, None, threading.Event())
     windows.add("window 1 of 1", operator)
