@@ -8,10 +8,10 @@ from sidestage.stream.cache import Found, Lookup
 from sidestage.stream.chunk import Chunk
 from sidestage.stream.failing import Desk, Kept, WorkerDied
 from sidestage.stream.metrics import Meter
-from sidestage.stream.operators import Step
+from sidestage.stream.operators import Onward, Step
 
 
-class LookupOperator:
+class LookupOperator(Onward):
     """Makes one item of each and of what was found for its key: known, unknown, stale or a default.
 
     An item is an error of this stage if its key cannot be had, nothing was found for it and no makeshift
@@ -27,12 +27,11 @@ class LookupOperator:
         meter: Meter,
         following: Step,
     ) -> None:
+        super().__init__(meter, following)
         self._key = key
         self._lookup = lookup
         self._put = put
         self._desk = desk
-        self._meter = meter
-        self._next = following
 
     def push(self, chunk: Chunk) -> None:
         """Take a chunk."""
@@ -54,27 +53,7 @@ class LookupOperator:
         if gone:
             chunk.without(frozenset(gone))
         chunk.items = made
-        self._meter.took(len(items), perf_counter() - began)
-        if made:
-            self._next.push(chunk)
-        else:
-            chunk.settle()
-
-    def due(self) -> float | None:
-        """Return when something is due further on."""
-        return self._next.due()
-
-    def tick(self, now: float) -> None:
-        """Do what is due further on."""
-        self._next.tick(now)
-
-    def flush(self) -> None:
-        """Have what follows pass on what it holds."""
-        self._next.flush()
-
-    def finish(self) -> None:
-        """Finish what follows."""
-        self._next.finish()
+        self._hand_on(chunk, len(items), began)
 
     def _found(self, items: list[Any]) -> list[Found[Any]]:
         """Return what there is for each item; the errors of keys are found, too."""

@@ -41,12 +41,10 @@ class Step(Protocol):
         ...
 
 
-class Operator:
-    """Base of stages that hold nothing back. ``meter`` counts, ``desk`` hears of failures."""
+class Onward:
+    """Base of stages that hold nothing back: what is due, flushed and finished is so further on."""
 
-    def __init__(self, function: Callable[[Any], Any], desk: Desk, meter: Meter, following: Step) -> None:
-        self._function = function
-        self._desk = desk
+    def __init__(self, meter: Meter, following: Step) -> None:
         self._meter = meter
         self._next = following
 
@@ -77,6 +75,15 @@ class Operator:
             self._next.push(chunk)
         else:
             chunk.settle()
+
+
+class Operator(Onward):
+    """Base of stages that call a function with each item. ``desk`` hears of failures."""
+
+    def __init__(self, function: Callable[[Any], Any], desk: Desk, meter: Meter, following: Step) -> None:
+        super().__init__(meter, following)
+        self._function = function
+        self._desk = desk
 
 
 class MapOperator(Operator):

@@ -24,7 +24,7 @@ from sidestage.policy.restart import Restarts
 from sidestage.stream.chunk import Chunk
 from sidestage.stream.failing import Desk, GivenUp, Halt, Stopped, StreamDied, WorkerDied
 from sidestage.stream.metrics import Meter
-from sidestage.stream.operators import Step
+from sidestage.stream.operators import Onward, Step
 
 _LOOK_SECONDS = 0.1
 _MOST_DEATHS = 2
@@ -56,7 +56,7 @@ def require_picklable(function: Callable[..., Any], stage: str) -> None:
         ) from error
 
 
-class ProcessOperator:
+class ProcessOperator(Onward):
     """Has one process make one item of each. Closed by whoever opened it."""
 
     def __init__(
@@ -70,11 +70,10 @@ class ProcessOperator:
         halt: Halt,
         clock: Clock,
     ) -> None:
+        super().__init__(meter, following)
         self._function = function
         self._timeout = timeout
         self._desk = desk
-        self._meter = meter
-        self._next = following
         self._restarts = restarts
         self._halt = halt
         self._clock = clock
@@ -101,27 +100,7 @@ class ProcessOperator:
         if gone:
             chunk.without(frozenset(gone))
         chunk.items = made
-        self._meter.took(len(items), perf_counter() - began)
-        if made:
-            self._next.push(chunk)
-        else:
-            chunk.settle()
-
-    def due(self) -> float | None:
-        """Return when something is due further on."""
-        return self._next.due()
-
-    def tick(self, now: float) -> None:
-        """Do what is due further on."""
-        self._next.tick(now)
-
-    def flush(self) -> None:
-        """Have what follows pass on what it holds."""
-        self._next.flush()
-
-    def finish(self) -> None:
-        """Finish what follows."""
-        self._next.finish()
+        self._hand_on(chunk, len(items), began)
 
     def close(self) -> None:
         """End the process."""
