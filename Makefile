@@ -45,7 +45,8 @@ system: $(STAMP)
 	$(BIN)/python tools/system.py
 
 test: lint types imports system
-	$(if $(CI),SIDESTAGE_REQUIRE_TOOLS=1) $(BIN)/python -m pytest -q
+	$(if $(CI),SIDESTAGE_REQUIRE_TOOLS=1) $(BIN)/python -m pytest -q -n 2 tests/unit tests/contract
+	$(if $(CI),SIDESTAGE_REQUIRE_TOOLS=1) $(BIN)/python -m pytest -q --ignore tests/unit --ignore tests/contract
 	cd examples/flights && ../../$(BIN)/python -m pytest -q
 	$(MAKE) newest
 

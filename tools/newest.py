@@ -29,7 +29,7 @@ def main() -> int:
         run(*uv, "--no-deps", "--editable", str(ROOT))
         (venv / "ready").touch()
     return subprocess.run(
-        [str(venv / "bin" / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit"],
+        [str(venv / "bin" / "python"), "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "tests/unit"],
         cwd=ROOT,
         check=False,
     ).returncode

@@ -153,9 +153,10 @@ class Session:
 def session(tmp_path, sidestage, ran_shop):
     programs = tmp_path / "programs"
     programs.mkdir()
-    command = programs / "sidestage"
-    command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m sidestage "$@"\n')
-    command.chmod(0o755)
+    for name, words in (("sidestage", "-m sidestage "), ("python", "")):
+        command = programs / name
+        command.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {words}"$@"\n')
+        command.chmod(0o755)
     start = tmp_path / "start"
     start.mkdir()
     environment = {

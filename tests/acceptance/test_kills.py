@@ -64,10 +64,10 @@ pending = []
 honest = lake_writer.LakeWriter.write
 
 
-def write(self, *arguments):
+def write(self, *arguments, **limits):
     for path, data in pending:
         replace(path, data)
-    stored = honest(self, *arguments)
+    stored = honest(self, *arguments, **limits)
     path = self.root / stored.path
     pending[:] = [(path, path.read_bytes())]
     replace(path, path.read_bytes()[: stored.bytes // 2])
