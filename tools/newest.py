@@ -28,11 +28,8 @@ def main() -> int:
         run(*uv, "--require-hashes", "--requirement", str(ROOT / "requirements.lock"))
         run(*uv, "--no-deps", "--editable", str(ROOT))
         (venv / "ready").touch()
-    return subprocess.run(
-        [str(venv / "bin" / "python"), "-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "tests/unit"],
-        cwd=ROOT,
-        check=False,
-    ).returncode
+    tests = ("-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "tests/unit")
+    return subprocess.run([str(venv / "bin" / "python"), *tests], cwd=ROOT, check=False).returncode
 
 
 def newest_interpreter() -> tuple[int, str] | None:
