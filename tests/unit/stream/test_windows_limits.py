@@ -205,7 +205,8 @@ def test_estimates_are_near_the_memory_that_is_used(windows, aggregate, keys):
         used = tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    assert 0.6 < state.estimated_bytes / used < 1.7
+    # One estimate for all interpreters: 3.13 needs 9 % less for these than 3.11, for which it was made.
+    assert 0.6 < state.estimated_bytes / used < 1.9
 
 
 def test_an_item_costs_the_same_however_many_its_key_has():
