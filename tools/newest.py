@@ -28,7 +28,7 @@ def main() -> int:
         run(*uv, "--require-hashes", "--requirement", str(ROOT / "requirements.lock"))
         run(*uv, "--no-deps", "--editable", str(ROOT))
         (venv / "ready").touch()
-    tests = ("-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "tests/unit")
+    tests = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit")
     return subprocess.run([str(venv / "bin" / "python"), *tests], cwd=ROOT, check=False).returncode
 
 
