@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -49,7 +49,7 @@ class Chunk:
     if those are lists.
     """
 
-    __slots__ = ("born", "bytes", "items", "origins", "sequence", "tickets", "weight")
+    __slots__ = ("born", "items", "origins", "sequence", "tickets", "weight")
 
     def __init__(
         self,
@@ -63,7 +63,6 @@ class Chunk:
         self.origins = origins
         self.born = born
         self.sequence = 0
-        self.bytes = 0
         self.weight = 0
 
     def origin_of(self, index: int) -> Origin | None:
@@ -73,11 +72,18 @@ class Chunk:
         ticket = self.tickets[0]
         return Origin(ticket.part, ticket.first, index if self.origins is None else self.origins[index])
 
-    def without(self, gone: Collection[int]) -> None:
-        """Note that the items with these indices are gone from those that ``items`` is about to hold."""
-        if len(self.tickets) == 1:
+    @property
+    def load(self) -> int:
+        """How much room it takes: its items, or what they hold."""
+        return self.weight or len(self.items)
+
+    def become(self, made: list[Any], gone: Sequence[int]) -> None:
+        """Hold what was made of its items, one of each but those with the indices ``gone``."""
+        if gone and len(self.tickets) == 1:
+            left = frozenset(gone)
             origins: Iterable[int] = range(len(self.items)) if self.origins is None else self.origins
-            self.origins = [each for index, each in enumerate(origins) if index not in gone]
+            self.origins = [each for index, each in enumerate(origins) if index not in left]
+        self.items = made
 
     def settle(self) -> None:
         """Note that all of it has been dealt with."""

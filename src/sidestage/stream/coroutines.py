@@ -178,9 +178,7 @@ class CoroutineStage:
                     continue
                 each = kept.value  # noqa: PLW2901
             made.append(each)
-        if gone:
-            chunk.without(frozenset(gone))
-        chunk.items = made
+        chunk.become(made, gone)
         if made:
             following.push(chunk)
         else:

@@ -248,14 +248,15 @@ def failed(stage: str, item: Any, error: Exception, origin: Origin | None) -> St
         "" if origin is None else f" (item {origin.index} of the batch at {origin.first} of {origin.part})"
     )
     return StreamFailed(
-        f"The stage {stage!r} failed on {_shown(item)}{where}: {type(error).__name__}: {error}",
+        f"The stage {stage!r} failed on {shown(item)}{where}: {type(error).__name__}: {error}",
         hint='Repair it, or let the stream carry on: on_error=SetAside() on the stage, or run(fail="soft").',
     )
 
 
-def _shown(item: Any) -> str:
+def shown(item: Any, most: int = _SHOWN) -> str:
+    """Return what an item looks like, in so many characters at most; its own code may raise what it likes."""
     try:
         text = repr(item)
     except Exception as error:  # noqa: BLE001 - whatever its own code raises
         text = f"<{type(item).__name__}, whose repr raised {type(error).__name__}>"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return text if len(text) <= most else f"{text[:most]}..."

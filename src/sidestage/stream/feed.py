@@ -93,10 +93,3 @@ class Feed:
         if reached:
             self._keep(reached)
             self.tell(reached)
-
-    def close(self) -> None:
-        """Note for the last time how far it has been dealt with, and stop reading."""
-        try:
-            self.commit()
-        finally:
-            self._reader.close()

@@ -19,7 +19,7 @@ from sidestage.clock import Clock, SystemClock
 from sidestage.errors import DataError
 from sidestage.policy.failure import FailureClass
 from sidestage.stream.chunk import Origin
-from sidestage.stream.failing import DeadLetter
+from sidestage.stream.failing import DeadLetter, shown
 
 
 class StoredLetter(msgspec.Struct, frozen=True):
@@ -150,7 +150,7 @@ def _stored(letter: DeadLetter, at: datetime) -> StoredLetter:
         _sayable(_message(letter.error)),
         letter.attempt,
         letter.origin,
-        _sayable(_shown(letter.item)),
+        _sayable(shown(letter.item, _SHOWN)),
         item,
         pickled,
         is_replayable,
@@ -190,11 +190,3 @@ def _is_same(one: Any, other: Any) -> bool:
     if isinstance(one, list):
         return len(one) == len(other) and all(map(_is_same, one, other))
     return bool(one == other)
-
-
-def _shown(item: Any) -> str:
-    try:
-        text = repr(item)
-    except Exception as error:  # noqa: BLE001
-        text = f"<{type(item).__name__}, whose repr raised {type(error).__name__}>"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

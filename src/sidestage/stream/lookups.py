@@ -50,9 +50,7 @@ class LookupOperator(Onward):
                     gone.append(index)
                 else:
                     keep(kept.value)
-        if gone:
-            chunk.without(frozenset(gone))
-        chunk.items = made
+        chunk.become(made, gone)
         self._hand_on(chunk, len(items), began)
 
     def _found(self, items: list[Any]) -> list[Found[Any]]:

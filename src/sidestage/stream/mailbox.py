@@ -1,24 +1,24 @@
-"""Where chunks wait between workers: bounded by items and by bytes. Whoever takes, takes what waits."""
+"""Where chunks wait between workers: bounded by items. Whoever takes, takes what waits."""
 
 import threading
 from collections import deque
 
 from sidestage.stream.chunk import Chunk
 from sidestage.stream.failing import Halt, Stopped
+from sidestage.stream.operators import End
 
 _LOOK_SECONDS = 0.1
 """How often those who wait ask whether everything is to stop, should nobody have woken them."""
 
 
-class Mailbox:
+class Mailbox(End):
     """Chunks on their way from ``senders`` workers to others. A chunk that is too large for it goes in alone.
 
     Chunks are numbered in the order in which they were put in.
     """
 
-    def __init__(self, most_items: int, halt: Halt, *, senders: int, most_bytes: int | None = None) -> None:
+    def __init__(self, most_items: int, halt: Halt, *, senders: int) -> None:
         self._most_items = most_items
-        self._most_bytes = most_bytes
         self._halt = halt
         self._senders = senders
         self._chunks: deque[Chunk] = deque()
@@ -26,15 +26,14 @@ class Mailbox:
         self._filled = threading.Condition(self._lock)
         self._emptied = threading.Condition(self._lock)
         self._sequence = 0
-        self._bytes = 0
         self._flushing = False
         self.pending = 0
 
     def push(self, chunk: Chunk) -> None:
         """Put a chunk in, waiting while it is full. Raises Stopped."""
-        count = chunk.weight or len(chunk.items)
+        count = chunk.load
         with self._lock:
-            while self._is_full(count, chunk.bytes):
+            while self._is_full(count):
                 if self._halt.is_set:
                     raise Stopped
                 self._emptied.wait(_LOOK_SECONDS)
@@ -42,7 +41,6 @@ class Mailbox:
             self._sequence += 1
             self._chunks.append(chunk)
             self.pending += count
-            self._bytes += chunk.bytes
             self._filled.notify()
 
     def take(self, timeout: float | None) -> Chunk | None:
@@ -62,8 +60,7 @@ class Mailbox:
                     if timeout <= 0:
                         return None
             chunk = self._chunks.popleft()
-            self.pending -= chunk.weight or len(chunk.items)
-            self._bytes -= chunk.bytes
+            self.pending -= chunk.load
             self._emptied.notify()
             return chunk
 
@@ -71,12 +68,6 @@ class Mailbox:
     def is_over(self) -> bool:
         """Whether nothing waits and nothing will come."""
         return not self._senders and not self._chunks
-
-    def due(self) -> float | None:
-        """Return None: those who take see to what is due."""
-
-    def tick(self, now: float) -> None:
-        """Do nothing: those who take see to what is due."""
 
     def flush(self) -> None:
         """Ask those who take to pass on what they hold, once they have taken what waits."""
@@ -97,9 +88,5 @@ class Mailbox:
             if not self._senders:
                 self._filled.notify_all()
 
-    def _is_full(self, count: int, size: int) -> bool:
-        if not self._chunks:
-            return False
-        if self.pending + count > self._most_items:
-            return True
-        return self._most_bytes is not None and self._bytes + size > self._most_bytes
+    def _is_full(self, count: int) -> bool:
+        return bool(self._chunks) and self.pending + count > self._most_items

@@ -41,6 +41,16 @@ class Step(Protocol):
         ...
 
 
+class End:
+    """Base of where chunks leave a segment: nothing is held back, so nothing is ever due."""
+
+    def due(self) -> float | None:
+        """Return None."""
+
+    def tick(self, now: float) -> None:
+        """Do nothing."""
+
+
 class Onward:
     """Base of stages that hold nothing back: what is due, flushed and finished is so further on."""
 
@@ -107,9 +117,7 @@ class MapOperator(Operator):
                     gone.append(index)
                 else:
                     keep(kept.value)
-        if gone:
-            chunk.without(frozenset(gone))
-        chunk.items = made
+        chunk.become(made, gone)
         self._hand_on(chunk, len(items), began)
 
 

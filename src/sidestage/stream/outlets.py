@@ -10,6 +10,7 @@ from sidestage.stream.contract import Refused, Writer
 from sidestage.stream.failing import Desk, Halt, Stopped
 from sidestage.stream.mailbox import Mailbox
 from sidestage.stream.metrics import Meter
+from sidestage.stream.operators import End
 
 _LOOK_SECONDS = 0.1
 _AHEAD_PER_WORKER = 4
@@ -17,7 +18,7 @@ _MOST_KEPT = 8
 """How many chunks made of one wait for their turn at most."""
 
 
-class WriteStep:
+class WriteStep(End):
     """The end of the way: what is written is settled."""
 
     def __init__(self, writer: Writer[Any], desk: Desk, meter: Meter) -> None:
@@ -50,12 +51,6 @@ class WriteStep:
         except Refused as refused:
             raise refused.errors[0] from None
 
-    def due(self) -> float | None:
-        """Return None: nothing is held back."""
-
-    def tick(self, now: float) -> None:
-        """Do nothing: nothing is held back."""
-
     def flush(self) -> None:
         """Do nothing: nothing is held back."""
 
@@ -63,7 +58,7 @@ class WriteStep:
         """Do nothing: whoever opened the writer closes it."""
 
 
-class KeyedOutlet:
+class KeyedOutlet(End):
     """Gives each item to the worker that has its key."""
 
     def __init__(
@@ -107,12 +102,6 @@ class KeyedOutlet:
             if items:
                 mailbox.push(Chunk(items, chunk.tickets, chunk.born, label if single else None))
         chunk.settle()
-
-    def due(self) -> float | None:
-        """Return None: nothing is held back."""
-
-    def tick(self, now: float) -> None:
-        """Do nothing: nothing is held back."""
 
     def flush(self) -> None:
         """Have all pass on what they hold."""
@@ -217,7 +206,7 @@ class Turn:
         self._turns.send(self._sequence, kept)
 
 
-class TurnOutlet:
+class TurnOutlet(End):
     """Collects what one worker sends until it is its turn."""
 
     def __init__(self, to: "Mailbox | KeyedOutlet", turn: Turn) -> None:
@@ -227,12 +216,6 @@ class TurnOutlet:
     def push(self, chunk: Chunk) -> None:
         """Take a chunk."""
         self._turn.add(Sent(chunk, self._to))
-
-    def due(self) -> float | None:
-        """Return None: what is collected goes with the chunk that it was made of."""
-
-    def tick(self, now: float) -> None:
-        """Do nothing: what is collected goes with the chunk that it was made of."""
 
     def flush(self) -> None:
         """Have whoever is next pass on what it holds."""

@@ -97,9 +97,7 @@ class ProcessOperator(Onward):
                 gone.append(index)
             else:
                 made.append(kept.value)
-        if gone:
-            chunk.without(frozenset(gone))
-        chunk.items = made
+        chunk.become(made, gone)
         self._hand_on(chunk, len(items), began)
 
     def close(self) -> None:
