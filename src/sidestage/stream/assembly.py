@@ -13,7 +13,7 @@ from sidestage.policy.breaker import Circuit
 from sidestage.policy.restart import Restarts
 from sidestage.stream.batching import BatchOperator
 from sidestage.stream.cache import Lookup
-from sidestage.stream.contract import Writer
+from sidestage.stream.contract import Sink, Writer
 from sidestage.stream.coroutines import CoroutineStage
 from sidestage.stream.failing import (
     DeadLetter,
@@ -228,9 +228,7 @@ class Assembly:
         raise TypeError(node)
 
     def _windows_of(self, node: WindowNode, lane: Lane, meter: Meter, following: Step) -> Step:
-        beside = None if node.beside is None else node.beside.open()
-        if beside is not None:
-            lane.open.append(beside)
+        beside = None if node.beside is None else _opened(node.beside, lane)
         operator = WindowOperator(
             node.plan,
             self._clock,
@@ -244,8 +242,7 @@ class Assembly:
         return operator
 
     def _writer(self, node: SinkNode, lane: Lane) -> Writer[Any]:
-        writer = node.sink.open()
-        lane.open.append(writer)
+        writer = _opened(node.sink, lane)
         if node.breaker is None:
             return writer
         return GuardedWriter(writer, self.circuits[node], node.breaker, self.halt)
@@ -268,6 +265,13 @@ class Assembly:
         meter = Meter()
         self._meters[node].append(meter)
         return meter
+
+
+def _opened(sink: Sink[Any], lane: Lane) -> Writer[Any]:
+    """Return a sink that is written to by a worker, and closed when that ends."""
+    writer = sink.open()
+    lane.open.append(writer)
+    return writer
 
 
 def _window_names(layout: Layout) -> frozenset[str]:
