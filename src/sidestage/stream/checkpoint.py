@@ -13,20 +13,9 @@ import msgspec
 import xxhash
 
 from sidestage.errors import DataError
-from sidestage.stream.contract import Position, Positions
+from sidestage.stream.contract import Positions, Progress
 
 _VERSION = 1
-
-
-class Progress(msgspec.Struct, frozen=True):
-    """How far each source has been dealt with, by its name and by part, and the state of windows by then.
-
-    ``number`` counts checkpoints.
-    """
-
-    number: int
-    positions: dict[str, dict[str, Position]]
-    states: dict[str, bytes] = {}
 
 
 class _Sealed(msgspec.Struct, frozen=True):
@@ -56,11 +45,11 @@ class Checkpoint:
         """Return where to go on reading a source."""
         return self._progress.positions.get(source, {})
 
-    def save(self, source: str, reached: Mapping[str, Position]) -> None:
+    def save(self, source: str, reached: Positions) -> None:
         """Note, safely, that parts of a source have been dealt with up to new positions. Raises OSError."""
         self.save_all({source: reached}, self._progress.states)
 
-    def save_all(self, reached: Mapping[str, Mapping[str, Position]], states: Mapping[str, bytes]) -> None:
+    def save_all(self, reached: Mapping[str, Positions], states: Mapping[str, bytes]) -> None:
         """Note, safely and together, new positions of sources and the states that belong to them."""
         with self._lock:
             positions = dict(self._progress.positions)

@@ -7,7 +7,9 @@ Positions are kept as JSON; the engine never looks into them.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import msgspec
 
 Position = int | str
 Positions = Mapping[str, Position]
@@ -100,4 +102,43 @@ class Sink(Protocol[T_contra]):
 
     def open(self) -> Writer[T_contra]:
         """Begin to write."""
+        ...
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far each source has been dealt with, by its name and by part, and the state of windows by then.
+
+    ``number`` counts checkpoints.
+    """
+
+    number: int
+    positions: dict[str, dict[str, Position]]
+    states: dict[str, bytes] = {}
+
+
+class TransactionalWriter(Writer[T_contra], Protocol[T_contra]):
+    """A sink whose writes become visible together with the positions of what they were made of.
+
+    What ``write`` was given belongs to a transaction that ``commit`` ends. ``close`` undoes what was not
+    committed. Used by one thread at a time, though not always the same.
+    """
+
+    def commit(self, progress: Progress, readers: Mapping[str, Reader[Any]]) -> None:
+        """Make all that was written visible, and keep with it how far the stream has come; or neither.
+
+        ``readers`` are those of the stream's sources, by name. Called also if nothing was written. Raises
+        whatever kept it from that: the stream ends then, and goes on from what was committed before.
+        """
+        ...
+
+
+class TransactionalSink(Sink[T_contra], Protocol[T_contra]):
+    """A place that keeps how far a stream has come, in the transactions that write its items."""
+
+    def open(self) -> TransactionalWriter[T_contra]:
+        """Begin to write. Whoever wrote here before cannot commit any more."""
+        ...
+
+    def progress(self) -> Progress:
+        """Return what was committed last; a ``Progress`` with number 0 if nothing was."""
         ...

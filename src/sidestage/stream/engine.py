@@ -1,14 +1,15 @@
 """Runs a stream: a thread for each worker, from the first item to the last, or until told to stop."""
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
 from sidestage.clock import Clock
-from sidestage.stream.assembly import Assembly, Lane
+from sidestage.stream.assembly import Assembly
 from sidestage.stream.barrier import Barrier
+from sidestage.stream.chains import Chain, Lane
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.contract import Positions, Reader
 from sidestage.stream.failing import Abandoned, Stopped, StreamDied
@@ -140,12 +141,12 @@ class Engine:
     def _serve(self, lane: Lane, inlet: Mailbox) -> None:
         """Do the stages of a segment on what comes into its mailbox."""
         head = lane.segment.head
-        with _closing(lane):
+        with lane.closing():
             if isinstance(head, MapNode) and head.is_async:
-                stage, following = self._assembly.coroutine_stage(head, lane)
+                stage, following = Chain(self._assembly, lane).coroutine_stage(head)
                 stage.serve(inlet, following)
             else:
-                step = self._assembly.first_step(lane)
+                step = Chain(self._assembly, lane).first_step()
                 self._work(lane, inlet, step)
                 step.finish()
         self._has_ended()
@@ -179,8 +180,8 @@ class Engine:
         reader: Reader[Any] = node.source.open({} if checkpoint is None else checkpoint.positions(name))
         with ExitStack() as stack:
             stack.callback(reader.close)
-            with _closing(lane):
-                step = self._assembly.first_step(lane)
+            with lane.closing():
+                step = Chain(self._assembly, lane).first_step()
                 keep = partial(self._keep, name) if self._barrier is None else None
                 feed = Feed(name, reader, step, self._settings, self._clock, keep)
                 stack.callback(feed.commit)
@@ -223,14 +224,3 @@ class Engine:
             self._at_work -= 1
             if not self._at_work:
                 self._drained.set()
-
-
-@contextmanager
-def _closing(lane: Lane) -> Iterator[None]:
-    """Close in the end all that a worker opened, also if some of it cannot be closed."""
-    with ExitStack() as stack:
-        try:
-            yield
-        finally:
-            for each in lane.open:
-                stack.callback(each.close)

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 from sidestage.clock import Clock, SystemClock
+from sidestage.events import Listener
 from sidestage.stream.assembly import Assembly
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.engine import Engine
 from sidestage.stream.explain import explained
-from sidestage.stream.failing import DeadLetter, FailMode, Halt
+from sidestage.stream.failing import DeadLetter, FailMode
 from sidestage.stream.layout import Layout, lay_out
 from sidestage.stream.nodes import SinkNode
 from sidestage.stream.settings import Ended, Settings
@@ -41,17 +42,23 @@ class Flow:
         checkpoint: Checkpoint | None = None,
         settings: Settings | None = None,
         clock: Clock | None = None,
+        listener: Listener | None = None,
     ) -> Ended:
         """Run until the sources have come to their end and everything is written.
 
         ``dead_letters`` takes what is set aside, such as a ``LetterFile``. With a ``checkpoint`` reading goes
-        on where it says, and it is told how far everything has been dealt with. Raises StreamFailed for an
+        on where it says, and it is told how far everything has been dealt with. ``listener`` hears what
+        happens, in the threads of workers. Raises StreamFailed for an
         item that nothing else was said about, and what a source raised.
         """
-        engine = self.engine(
-            fail=fail, dead_letters=dead_letters, checkpoint=checkpoint, settings=settings, clock=clock
-        )
-        return engine.run()
+        return self.engine(
+            fail=fail,
+            dead_letters=dead_letters,
+            checkpoint=checkpoint,
+            settings=settings,
+            clock=clock,
+            listener=listener,
+        ).run()
 
     def engine(
         self,
@@ -61,9 +68,10 @@ class Flow:
         checkpoint: Checkpoint | None = None,
         settings: Settings | None = None,
         clock: Clock | None = None,
+        listener: Listener | None = None,
     ) -> Engine:
         """Return what runs it, to be started, looked at, drained and cancelled."""
         given = settings or Settings()
         time = clock or SystemClock()
-        assembly = Assembly(self.layout(), given, Halt(), time, fail, dead_letters)
+        assembly = Assembly(self.layout(), given, time, fail=fail, post=dead_letters, listener=listener)
         return Engine(assembly, given, time, checkpoint)

@@ -1,0 +1,176 @@
+"""The chain of steps of one worker: the operators of its segment, and the ways out of it."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from sidestage.stream.assembly import Assembly, window_name
+from sidestage.stream.batching import BatchOperator
+from sidestage.stream.contract import Sink, Writer
+from sidestage.stream.coroutines import CoroutineStage
+from sidestage.stream.guarded import GuardedWriter
+from sidestage.stream.layout import Segment
+from sidestage.stream.lookups import LookupOperator
+from sidestage.stream.mailbox import Mailbox
+from sidestage.stream.metrics import Meter
+from sidestage.stream.nodes import (
+    BatchNode,
+    FilterNode,
+    FlatMapNode,
+    KeyNode,
+    LookupNode,
+    MapNode,
+    MergeNode,
+    Node,
+    SinkNode,
+    SourceNode,
+    WindowNode,
+)
+from sidestage.stream.operators import Copies, FilterOperator, FlatMapOperator, MapOperator, Operator, Step
+from sidestage.stream.outlets import KeyedOutlet, Turn, TurnOutlet, WriteStep
+from sidestage.stream.processes import ProcessOperator
+from sidestage.stream.windowed import WindowOperator
+
+_OPERATORS: dict[type[Node], type[Operator]] = {
+    MapNode: MapOperator,
+    FilterNode: FilterOperator,
+    FlatMapNode: FlatMapOperator,
+}
+
+
+class Closing(Protocol):
+    """What is closed when its worker ends."""
+
+    def close(self) -> None:
+        """Release what it holds."""
+        ...
+
+
+@dataclass(frozen=True)
+class Lane:
+    """One worker of a segment, being put together: what it opened, and how it waits for its turn to send."""
+
+    segment: Segment
+    number: int
+    open: list[Closing] = field(default_factory=list)
+    turn: Turn | None = None
+
+    @contextmanager
+    def closing(self) -> Iterator[None]:
+        """Close in the end all that the worker opened, also if some of it cannot be closed."""
+        with ExitStack() as stack:
+            try:
+                yield
+            finally:
+                for each in self.open:
+                    stack.callback(each.close)
+
+
+class Chain:
+    """Puts together what one worker does, in the thread of that worker: it opens its sinks."""
+
+    def __init__(self, assembly: Assembly, lane: Lane) -> None:
+        self._shared = assembly
+        self._layout = assembly.layout
+        self._lane = lane
+
+    def first_step(self) -> Step:
+        """Return what the worker pushes its chunks into."""
+        head = self._lane.segment.head
+        return self._followers(head) if isinstance(head, SourceNode) else self._step(head)
+
+    def coroutine_stage(self, node: MapNode) -> tuple[CoroutineStage, Step]:
+        """Return a stage of coroutines, and what it pushes its chunks into."""
+        segment = self._lane.segment
+        stage = CoroutineStage(
+            node.function,
+            segment.workers,
+            node.manner.timeout,
+            self._shared.desks[node],
+            self._shared.new_meter(node),
+            self._shared.halt,
+            ordered=segment.ordered,
+        )
+        return stage, self._followers(node)
+
+    def _followers(self, node: Node) -> Step:
+        steps = [self._entry(after) for after in self._layout.after[node]]
+        return steps[0] if len(steps) == 1 else Copies(steps)
+
+    def _entry(self, node: Node) -> Step:
+        """Return the way into a stage: itself, or its mailbox."""
+        if not self._layout.begins_segment(node):
+            return self._step(node)
+        segment = self._layout.segment_of[node]
+        inlets = self._shared.inlets[segment]
+        outlet: Mailbox | KeyedOutlet = inlets[0]
+        keyed = segment.keyed
+        if keyed is not None and keyed is self._lane.segment.keyed:
+            outlet = inlets[self._lane.number]
+        elif keyed is not None:
+            desk, meter = self._shared.desks[keyed], self._shared.new_meter(keyed)
+            outlet = KeyedOutlet(keyed.key, self._shared.spread, keyed.into, inlets, desk, meter)
+        return outlet if self._lane.turn is None else TurnOutlet(outlet, self._lane.turn)
+
+    def _step(self, node: Node) -> Step:
+        if isinstance(node, SinkNode):
+            return WriteStep(self._writer(node), self._shared.desks[node], self._shared.new_meter(node))
+        following = self._followers(node)
+        if isinstance(node, KeyNode | MergeNode):
+            return following
+        return self._operator(node, following)
+
+    def _operator(self, node: Node, following: Step) -> Step:
+        desk, meter = self._shared.desks[node], self._shared.new_meter(node)
+        match node:
+            case WindowNode():
+                return self._windows_of(node, meter, following)
+            case LookupNode():
+                return LookupOperator(node.key, self._shared.lookups[node], node.put, desk, meter, following)
+            case BatchNode():
+                return BatchOperator(node.size, node.within, self._shared.clock, meter, following)
+            case MapNode() if node.manner.on == "process":
+                return self._process_step(node, meter, following)
+            case MapNode() | FilterNode() | FlatMapNode():
+                return _OPERATORS[type(node)](node.function, desk, meter, following)
+        raise TypeError(node)
+
+    def _windows_of(self, node: WindowNode, meter: Meter, following: Step) -> Step:
+        operator = WindowOperator(
+            node.plan,
+            self._shared.clock,
+            self._shared.desks[node],
+            meter,
+            following,
+            None if node.beside is None else self._opened(node.beside),
+            self._shared.keeps_windows,
+        )
+        self._shared.windows.add(window_name(self._layout, node, self._lane.number), operator)
+        return operator
+
+    def _writer(self, node: SinkNode) -> Writer[Any]:
+        writer = self._opened(node.sink)
+        if node.breaker is None:
+            return writer
+        return GuardedWriter(writer, self._shared.circuits[node], node.breaker, self._shared.halt)
+
+    def _opened(self, sink: Sink[Any]) -> Writer[Any]:
+        """Return a sink that is written to by the worker, and closed when that ends."""
+        writer = sink.open()
+        self._lane.open.append(writer)
+        return writer
+
+    def _process_step(self, node: MapNode, meter: Meter, following: Step) -> Step:
+        operator = ProcessOperator(
+            node.function,
+            node.manner.timeout,
+            self._shared.desks[node],
+            meter,
+            following,
+            self._shared.restarts,
+            self._shared.halt,
+            self._shared.clock,
+        )
+        self._lane.open.append(operator)
+        return operator
