@@ -6,12 +6,12 @@ committed is the engine's decision alone: nothing is stored or committed by the 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 import msgspec
 
 from sidestage.errors import ConfigurationError, DefinitionError
-from sidestage.stream.contract import Positions
+from sidestage.stream.contract import Positions, Progress
 
 if TYPE_CHECKING:
     import confluent_kafka
@@ -140,13 +140,15 @@ class KafkaSink(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KafkaTransactionalSink(KafkaSink, frozen=True, kw_only=True):
-    """A topic written to in transactions, which may carry the positions of a Kafka source: exactly once.
+    """A topic written to in transactions that carry the positions of Kafka sources: exactly once.
 
     ``identity`` names this writer across restarts, and one process at a time: opening it ends what an
-    earlier one left unfinished and fences it off. Open it before the source, whose committed positions wait
-    for that end. A transaction lasts for ``patience`` at most.
+    earlier one left unfinished and fences it off. What is written can be read, by those who read committed
+    messages only, once a second or as ``Settings(commit_every=)`` says. A transaction lasts for ``patience``
+    at most. It cannot keep the state of windows.
     """
 
+    keeps_states: ClassVar[bool] = False
     identity: str
 
     def open(self) -> "KafkaTransactionalWriter":
@@ -157,6 +159,10 @@ class KafkaTransactionalSink(KafkaSink, frozen=True, kw_only=True):
         )
 
         return KafkaTransactionalWriter(self)
+
+    def progress(self) -> Progress:
+        """Return that nothing is known: the group of the source keeps how far it has come."""
+        return Progress(0, {})
 
 
 def part_of(topic: str, partition: int) -> str:

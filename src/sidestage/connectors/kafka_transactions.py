@@ -1,91 +1,135 @@
-"""Write to a topic in transactions, which may carry how far a source has been read: exactly once."""
+"""Write to a topic in transactions, which carry how far sources have been read: exactly once."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException
 
 from sidestage.connectors.failure import ConnectorError, PartsLost
 from sidestage.connectors.kafka import KafkaTransactionalSink, Message
 from sidestage.connectors.kafka_faults import LOGGER, error_of, explain
 from sidestage.connectors.kafka_reader import KafkaReader, place_of
 from sidestage.connectors.kafka_writer import KafkaWriter
-from sidestage.stream.contract import Positions, Refused
+from sidestage.stream.contract import Position, Positions, Progress, Reader, Refused, TransactionLost
 
 STEP_SECONDS = 10.0
+ABORT_SECONDS = 2.0
 HANGING_SECONDS = 1.0
 
 
 class KafkaTransactionalWriter(KafkaWriter):
     """A producer whose writes are transactions: readers of committed messages see all of one, or nothing.
 
-    After a ConnectorError of class "stale" that is not PartsLost this writer is of no use any more: another
-    one has its identity, or the broker was lost while it was to commit. Open the sink anew then, and read on
-    from what is committed.
+    After a TransactionLost this writer is of no use any more: open the sink anew, and read on from what is
+    committed.
     """
 
     def __init__(self, sink: KafkaTransactionalSink) -> None:
         self._identity = sink.identity
-        self._ready = False
+        self._begun = False
+        self._is_spoilt = False
+        self._committed: dict[str, dict[str, Position]] = {}
         super().__init__(sink)
         try:
-            self._be_ready()
+            self._step(self._producer.init_transactions)
         except BaseException:
             self.close()
             raise
 
     def write(self, items: Sequence[Message | bytes]) -> None:
-        """Write items in one transaction of their own.
+        """Write items as a part of the transaction that is under way, or of a new one.
 
-        Raises Refused if the broker does not take some items: then the others are written. After a
-        ConnectorError none is, unless the broker was lost at the very end.
+        Raises Refused for items that the client knows the broker does not take: the others belong to it.
+        Raises TransactionLost if the broker does not take one that was sent.
         """
         try:
-            self._transact(items, _nothing)
-        except Refused as refused:
-            others = [item for index, item in enumerate(items) if index not in refused.errors]
-            self._transact(others, _nothing)
-            raise
+            self._begin()
+            failed = self._send(items)
+        except (ConnectorError, KafkaException) as error:
+            raise self._lost(error) from error
+        if self._is_spoilt:
+            refusal = explain(next(iter(failed.values())), self._doing)
+            raise self._lost(refusal) from refusal
+        if failed:
+            raise Refused({index: explain(error, self._doing) for index, error in sorted(failed.items())})
 
-    def write_with(
-        self, items: Sequence[Message | bytes], positions: Positions, reader: KafkaReader[Any]
-    ) -> None:
-        """Write items, and commit the positions up to which ``reader`` was read to make them, in one.
+    def commit(self, progress: Progress, readers: Mapping[str, Reader[Any]]) -> None:
+        """Commit what was written, with the positions that Kafka sources have reached, in one.
 
-        Raises Refused if the broker does not take some items: then *nothing* was written or committed; set
-        those aside and call this again with the rest. Raises PartsLost if a part is not the reader's any
-        more: nothing was written, forget what came of it. Raises ConnectorError of class "transient" if the
-        transaction was undone: make it again as it was, never leave it out, for reading goes on behind it.
+        Raises TransactionLost; ConnectorError for a source whose positions Kafka cannot keep.
         """
-
-        def require_parts() -> None:
-            if not reader.holds(positions):
-                parts = ", ".join(sorted(positions))
-                raise PartsLost(
-                    f"{self._doing} failed: of the parts {parts} some were taken away meanwhile.",
-                    hint="Whoever has them now reads them again.",
-                    failure_class="stale",
-                )
-
-        def commit_positions(seconds: float) -> None:
-            # The broker refuses an old membership, and so a part that is lost after this has been asked for.
-            membership = reader.membership()
-            require_parts()
-            places = [place_of(part, int(position)) for part, position in positions.items()]
-            send = self._producer.send_offsets_to_transaction
-            _in_time(partial(send, places, membership, seconds), seconds)
-
-        require_parts()
-        self._transact(items, commit_positions)
-        reader.note_committed(positions)
+        reached = {
+            name: (self._kafka_reader(name, readers), positions)
+            for name in progress.positions
+            if (positions := self._news(name, progress.positions[name]))
+        }
+        if not (reached or self._begun):
+            return
+        try:
+            self._begin()
+            for reader, positions in reached.values():
+                self._send_positions(reader, positions)
+            self._step(self._producer.commit_transaction)
+        except (ConnectorError, KafkaException, _Stuck) as error:
+            raise self._lost(error) from error
+        self._begun = False
+        for name, (reader, positions) in reached.items():
+            reader.note_committed(positions)
+            self._committed[name] = dict(progress.positions[name])
 
     def close(self) -> None:
-        """Drop what was not acknowledged, of which ``write`` has told, and disconnect."""
+        """Undo what was not committed, and disconnect."""
+        if self._begun:
+            try:
+                self._producer.abort_transaction(ABORT_SECONDS)
+            except KafkaException as error:
+                # The broker does, when its time is up or the sink is opened anew.
+                LOGGER.warning("Undoing a transaction: %s", explain(error, self._doing))
         # Its own closing would undo a transaction, again, and complain that a fenced producer cannot.
         self._producer.purge()
         del self._producer
+
+    def _begin(self) -> None:
+        if not self._begun:
+            self._producer.begin_transaction()
+            self._begun = True
+
+    def _lost(self, error: Exception) -> TransactionLost:
+        return TransactionLost(f"{self._doing} failed: {error}")
+
+    def _note(self, place: int, error: KafkaError | None, message: object) -> None:
+        super()._note(place, error, message)
+        self._is_spoilt = self._is_spoilt or error is not None
+
+    def _news(self, source: str, positions: Positions) -> dict[str, Position]:
+        known = self._committed.get(source, {})
+        return {part: position for part, position in positions.items() if known.get(part) != position}
+
+    def _kafka_reader(self, name: str, readers: Mapping[str, Reader[Any]]) -> KafkaReader[Any]:
+        reader = readers.get(name)
+        if isinstance(reader, KafkaReader):
+            return reader
+        raise ConnectorError(
+            f"{self._doing}: Kafka cannot keep how far {name!r} has been read.",
+            hint="Write in transactions only what comes from topics of the same cluster.",
+            failure_class="bug",
+        )
+
+    def _send_positions(self, reader: KafkaReader[Any], positions: Positions) -> None:
+        # The broker refuses an old membership, and so a part that is lost after this has been asked for.
+        membership = reader.membership()
+        if not reader.holds(positions):
+            parts = ", ".join(sorted(positions))
+            raise PartsLost(
+                f"{self._doing} failed: of the parts {parts} some were taken away meanwhile.",
+                hint="Whoever has them now reads them again.",
+                failure_class="stale",
+            )
+        places = [place_of(part, int(position)) for part, position in positions.items()]
+        send = self._producer.send_offsets_to_transaction
+        self._step(lambda seconds: _in_time(partial(send, places, membership, seconds), seconds))
 
     def _settings(self, largest: int | None) -> dict[str, Any]:
         lasting = int(self._sink.patience * 1000)
@@ -94,54 +138,6 @@ class KafkaTransactionalWriter(KafkaWriter):
             "transactional.id": self._identity,
             "transaction.timeout.ms": lasting,
         }
-
-    def _transact(self, items: Sequence[Message | bytes], also: Callable[[float], None]) -> None:
-        try:
-            self._be_ready()
-            self._producer.begin_transaction()
-        except KafkaException as error:
-            raise explain(error, self._doing) from error
-        try:
-            failed = self._send(items)
-            if failed:
-                self._tell(failed, of=len(items))
-            self._step(also)
-            self._commit()
-        except _Stuck as error:
-            # A new client of the same identity undoes what the one that hangs had begun.
-            self._producer, self._ready = Producer(self._given, logger=LOGGER), False
-            raise ConnectorError(
-                f"{self._doing} failed: no answer in time.", failure_class="transient"
-            ) from error
-        except BaseException:
-            self._abort()
-            raise
-
-    def _be_ready(self) -> None:
-        if not self._ready:
-            self._step(self._producer.init_transactions)
-            self._ready = True
-
-    def _commit(self) -> None:
-        try:
-            self._step(self._producer.commit_transaction)
-        except ConnectorError as error:
-            cause = error.__cause__
-            said = error_of(cause) if isinstance(cause, KafkaException) else None
-            if said is not None and said.txn_requires_abort():
-                raise
-            raise ConnectorError(
-                f"{self._doing}: nobody knows if a transaction was committed. {error.message}",
-                hint="Open the sink anew, and read on from what is committed.",
-                failure_class="stale",
-            ) from error
-
-    def _abort(self) -> None:
-        """Undo the transaction. If even that fails, the broker does, when its time is up or we begin anew."""
-        try:
-            self._step(self._producer.abort_transaction)
-        except ConnectorError as error:
-            LOGGER.warning("Undoing a transaction: %s", error)
 
     def _step(self, do: Callable[[float], None]) -> None:
         """Do one step of a transaction, again and again while the broker may still come to it."""
@@ -159,6 +155,9 @@ class KafkaTransactionalWriter(KafkaWriter):
 
 class _Stuck(Exception):
     """The client does not come back from a call."""
+
+    def __init__(self) -> None:
+        super().__init__("no answer in time")
 
 
 def _in_time(do: Callable[[], None], seconds: float) -> None:
@@ -184,7 +183,3 @@ def _in_time(do: Callable[[], None], seconds: float) -> None:
         raise _Stuck
     if ended[0] is not None:
         raise ended[0]
-
-
-def _nothing(_seconds: float) -> None:
-    pass

@@ -15,7 +15,18 @@ from sidestage.stream.aggregates import (
 )
 from sidestage.stream.cache import Cache, Found
 from sidestage.stream.checkpoint import Checkpoint
-from sidestage.stream.contract import Batch, Reader, Refused, Sink, Source, Writer
+from sidestage.stream.contract import (
+    Batch,
+    Progress,
+    Reader,
+    Refused,
+    Sink,
+    Source,
+    TransactionalSink,
+    TransactionalWriter,
+    TransactionLost,
+    Writer,
+)
 from sidestage.stream.failing import DeadLetter, Default, Raise, SetAside, Skip
 from sidestage.stream.flow import Flow
 from sidestage.stream.letter_file import LetterFile, read_letters, replay
@@ -40,6 +51,7 @@ __all__ = [
     "Fold",
     "Found",
     "LetterFile",
+    "Progress",
     "Raise",
     "Reader",
     "Refused",
@@ -50,6 +62,9 @@ __all__ = [
     "Skip",
     "Source",
     "Stream",
+    "TransactionLost",
+    "TransactionalSink",
+    "TransactionalWriter",
     "WindowPlan",
     "Windowed",
     "Writer",

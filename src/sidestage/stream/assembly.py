@@ -39,6 +39,7 @@ from sidestage.stream.outlets import Turns
 from sidestage.stream.processes import require_picklable
 from sidestage.stream.settings import Settings
 from sidestage.stream.spreading import spread
+from sidestage.stream.transactions import transactions_of
 from sidestage.stream.windowed import Windows
 
 
@@ -64,6 +65,7 @@ class Assembly:
         self.clock = clock
         self._meters: defaultdict[Node, list[Meter]] = defaultdict(list)
         self.letters = Letters(post)
+        self.transactions = transactions_of(layout)
         self.windows = Windows(_window_names(layout))
         # Where windows stay, a key must find its worker again in the next process.
         self.spread: Callable[[Any], int] = spread if self.windows.names else hash

@@ -1,22 +1,34 @@
-"""Checkpoints of a stream with windows: positions and what is open are kept together, or not at all.
+"""Checkpoints of a stream: positions, open windows and transactions are kept together, or not at all.
 
-Now and then all sources pause until nothing is under way: what was read by then is counted in windows, or
-dealt with for good. That moment is what a checkpoint keeps. Whoever goes on from it has counted every item
+Now and then all sources pause until nothing is under way: what was read by then is counted in windows,
+written, or set aside. That moment is what a checkpoint keeps. Whoever goes on from it has counted every item
 exactly once. In one process it passes in milliseconds, which is why nothing cleverer is done than to wait
 (Chandy and Lamport's snapshots, 1985, are for systems that cannot).
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from sidestage.stream.checkpoint import Checkpoint
-from sidestage.stream.contract import Position
+from sidestage.stream.contract import Position, Positions, Progress
 from sidestage.stream.failing import Halt, Stopped
 from sidestage.stream.windowed import Windows
 
 _LOOK_SECONDS = 0.1
 _ROUND_SECONDS = 0.002
+
+
+class Keeper(Protocol):
+    """Where the progress of a stream is kept: a file, or the transactions of a sink."""
+
+    @property
+    def progress(self) -> Progress:
+        """What was kept last."""
+        ...
+
+    def save_all(self, reached: Mapping[str, Positions], states: Mapping[str, bytes]) -> None:
+        """Keep new positions of sources, and the states that belong to them."""
+        ...
 
 
 class Pausing(Protocol):
@@ -47,14 +59,14 @@ class Barrier:
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        keeper: Keeper,
         windows: Windows,
         sources: int,
         halt: Halt,
         sync: Callable[[], None],
         seconds: float,
     ) -> None:
-        self._checkpoint = checkpoint
+        self._keeper = keeper
         self._windows = windows
         self._sources = sources
         self._halt = halt
@@ -138,9 +150,9 @@ class Barrier:
         states = self._windows.snapshot_if_quiet(is_quiet)
         if states is None:
             return False
-        if last or any(reached.values()) or states != self._checkpoint.progress.states:
+        if last or any(reached.values()) or states != self._keeper.progress.states:
             self._sync()
-            self._checkpoint.save_all({feed.name: parts for feed, parts in reached.items()}, states)
+            self._keeper.save_all({feed.name: parts for feed, parts in reached.items()}, states)
             with self._changed:
                 for feed, parts in reached.items():
                     self._kept[feed] = {**self._kept.get(feed, {}), **parts}

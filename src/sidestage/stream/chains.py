@@ -150,6 +150,9 @@ class Chain:
         return operator
 
     def _writer(self, node: SinkNode) -> Writer[Any]:
+        transactions = self._shared.transactions
+        if transactions is not None and transactions.node is node:
+            return transactions.writer
         writer = self._opened(node.sink)
         if node.breaker is None:
             return writer

@@ -52,10 +52,7 @@ class Checkpoint:
     def save_all(self, reached: Mapping[str, Positions], states: Mapping[str, bytes]) -> None:
         """Note, safely and together, new positions of sources and the states that belong to them."""
         with self._lock:
-            positions = dict(self._progress.positions)
-            for source, parts in reached.items():
-                positions[source] = {**positions.get(source, {}), **parts}
-            progress = Progress(self._progress.number + 1, positions, dict(states))
+            progress = self._progress.going_on(reached, states)
             self._write(progress)
             self._progress = progress
 

@@ -139,12 +139,15 @@ class Ledger:
             reached, self._reached = self._reached, {}
         return reached
 
-    def forget(self, parts: Collection[str]) -> None:
-        """Commit nothing of these parts any more: somebody else reads them."""
+    def forget(self, parts: Collection[str]) -> bool:
+        """Commit nothing of these parts any more: somebody else reads them.
+
+        Returns whether anything of them was read that has not been told by ``take_reached``.
+        """
         with self._lock:
-            for part in parts:
-                self._open.pop(part, None)
-                self._reached.pop(part, None)
+            unsettled = [self._open.pop(part, None) for part in parts]
+            untold = [self._reached.pop(part, None) for part in parts]
+        return any(unsettled) or any(each is not None for each in untold)
 
     @property
     def unsettled(self) -> int:

@@ -7,7 +7,7 @@ Positions are kept as JSON; the engine never looks into them.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -115,25 +115,42 @@ class Progress(msgspec.Struct, frozen=True):
     positions: dict[str, dict[str, Position]]
     states: dict[str, bytes] = {}
 
+    def going_on(self, reached: Mapping[str, Positions], states: Mapping[str, bytes]) -> "Progress":
+        """Return what comes of it when parts have reached new positions; others stay where they are."""
+        positions = dict(self.positions)
+        for source, parts in reached.items():
+            positions[source] = {**positions.get(source, {}), **parts}
+        return Progress(self.number + 1, positions, dict(states))
+
+
+class TransactionLost(Exception):
+    """What was written since the last commit is gone, or nobody knows: go on from what was committed."""
+
 
 class TransactionalWriter(Writer[T_contra], Protocol[T_contra]):
     """A sink whose writes become visible together with the positions of what they were made of.
 
-    What ``write`` was given belongs to a transaction that ``commit`` ends. ``close`` undoes what was not
-    committed. Used by one thread at a time, though not always the same.
+    What ``write`` was given belongs to a transaction that ``commit`` ends. It raises TransactionLost if the
+    transaction is lost; after any other error nothing of that call belongs to it, but all from before does.
+    ``close`` undoes what was not committed. Used by one thread at a time, though not always the same.
     """
 
     def commit(self, progress: Progress, readers: Mapping[str, Reader[Any]]) -> None:
         """Make all that was written visible, and keep with it how far the stream has come; or neither.
 
         ``readers`` are those of the stream's sources, by name. Called also if nothing was written. Raises
-        whatever kept it from that: the stream ends then, and goes on from what was committed before.
+        whatever kept it from that: the stream then goes on from what was committed.
         """
         ...
 
 
+@runtime_checkable
 class TransactionalSink(Sink[T_contra], Protocol[T_contra]):
-    """A place that keeps how far a stream has come, in the transactions that write its items."""
+    """A place that keeps how far a stream has come, in the transactions that write its items.
+
+    One that can keep positions but no state of windows says so by an attribute ``keeps_states``, which is
+    False.
+    """
 
     def open(self) -> TransactionalWriter[T_contra]:
         """Begin to write. Whoever wrote here before cannot commit any more."""

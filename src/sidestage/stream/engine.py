@@ -8,7 +8,7 @@ from typing import Any
 
 from sidestage.clock import Clock
 from sidestage.stream.assembly import Assembly
-from sidestage.stream.barrier import Barrier
+from sidestage.stream.barrier import Barrier, Keeper
 from sidestage.stream.chains import Chain, Lane
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.contract import Positions, Reader
@@ -34,27 +34,34 @@ class Engine:
         self._clock = clock
         self._checkpoint = checkpoint
         self._halt = assembly.halt
-        self._barrier = self._new_barrier()
+        self._barrier: Barrier | None = None
         self._draining = threading.Event()
         self._drained = threading.Event()
         self._at_work = 0
+        self._alive = 0
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._began = 0.0
 
     def _new_barrier(self) -> Barrier | None:
-        """Return what takes checkpoints of positions and windows together, if there is need of it."""
+        """Return what takes checkpoints of all together, if there is need of it."""
         nodes = self._assembly.layout.nodes
-        if self._checkpoint is None or not any(isinstance(node, WindowNode) for node in nodes):
-            return None
+        keeper: Keeper | None = self._assembly.transactions
+        if keeper is None:
+            if self._checkpoint is None or not any(isinstance(node, WindowNode) for node in nodes):
+                return None
+            keeper = self._checkpoint
         windows = self._assembly.windows
-        windows.go_on_from(self._checkpoint.progress.states)
+        windows.go_on_from(keeper.progress.states)
         sources = sum(isinstance(node, SourceNode) for node in nodes)
         sync = self._assembly.letters.sync
-        return Barrier(self._checkpoint, windows, sources, self._halt, sync, self._settings.commit_every)
+        return Barrier(keeper, windows, sources, self._halt, sync, self._settings.commit_every)
 
     def run(self) -> Ended:
-        """Run to the end. An interruption cancels. Raises what ended it too early."""
+        """Run to the end. An interruption cancels. Raises what ended it too early.
+
+        That is TransactionLost if a sink did not commit: a new engine goes on from what it had committed.
+        """
         self.start()
         try:
             return self.join()
@@ -75,11 +82,23 @@ class Engine:
                 thread.join(READ_SECONDS)  # so that an interruption is heard
 
     def start(self) -> None:
-        """Begin."""
+        """Begin. Raises what a sink with transactions raises when it is opened, DataError."""
         self._began = self._clock.monotonic()
+        transactions = self._assembly.transactions
+        try:
+            if transactions is not None:
+                transactions.open()
+            self._barrier = self._new_barrier()
+        except BaseException:
+            if transactions is not None:
+                transactions.close()
+            raise
         segments = self._assembly.layout.segments
         self._at_work = sum(segment.threads for segment in segments)
+        self._alive = self._at_work + (self._barrier is not None)
         if self._barrier is not None:
+            if self._draining.is_set():
+                self._assembly.keeps_windows.set()
             self._start_thread("checkpoints", partial(self._barrier.watch, self._drained))
         for segment in reversed(segments):
             for number in range(segment.threads):
@@ -137,6 +156,8 @@ class Engine:
             died = StreamDied(f"A worker ended: {death!r}")
             died.__cause__ = death
             self._halt.stop(died)
+        finally:
+            self._is_leaving()
 
     def _serve(self, lane: Lane, inlet: Mailbox) -> None:
         """Do the stages of a segment on what comes into its mailbox."""
@@ -176,14 +197,18 @@ class Engine:
     def _feed(self, segment: Segment, node: SourceNode) -> None:
         """Read a source to its end, or until told to drain."""
         lane = Lane(segment, 0)
-        name, checkpoint = self._assembly.layout.names[node], self._checkpoint
-        reader: Reader[Any] = node.source.open({} if checkpoint is None else checkpoint.positions(name))
+        name, transactions = self._assembly.layout.names[node], self._assembly.transactions
+        kept = transactions or self._checkpoint
+        reader: Reader[Any] = node.source.open({} if kept is None else kept.positions(name))
         with ExitStack() as stack:
             stack.callback(reader.close)
+            if transactions is not None:
+                transactions.read_by(name, reader)
             with lane.closing():
                 step = Chain(self._assembly, lane).first_step()
                 keep = partial(self._keep, name) if self._barrier is None else None
-                feed = Feed(name, reader, step, self._settings, self._clock, keep)
+                is_bound = transactions is not None
+                feed = Feed(name, reader, step, self._settings, self._clock, keep, is_bound=is_bound)
                 stack.callback(feed.commit)
                 self._read(feed)
                 feed.finish()
@@ -218,6 +243,18 @@ class Engine:
         self._assembly.letters.sync()
         if self._checkpoint is not None:
             self._checkpoint.save(source, reached)
+
+    def _is_leaving(self) -> None:
+        """Undo, as the last thread of all, what was not committed."""
+        with self._lock:
+            self._alive -= 1
+            if self._alive:
+                return
+        if self._assembly.transactions is not None:
+            try:
+                self._assembly.transactions.close()
+            except Exception as error:  # noqa: BLE001 - told by join
+                self._halt.stop(error)
 
     def _has_ended(self) -> None:
         with self._lock:

@@ -11,7 +11,7 @@ from sidestage.errors import StreamFailed
 from sidestage.policy.failure import RETRYABLE, FailureClass, classify
 from sidestage.policy.retry import Retry
 from sidestage.stream.chunk import Chunk, Origin
-from sidestage.stream.contract import Refused
+from sidestage.stream.contract import Refused, TransactionLost
 
 _SHOWN = 200
 """How many characters of an item an error shows."""
@@ -114,7 +114,7 @@ class StreamDied(Exception):
     """Workers died more often than they may be started again."""
 
 
-PASS_ON = (Refused, Stopped, Abandoned, StreamDied, StreamFailed, KeyboardInterrupt)
+PASS_ON = (Refused, TransactionLost, Stopped, Abandoned, StreamDied, StreamFailed, KeyboardInterrupt)
 """What is never an item's own error."""
 
 

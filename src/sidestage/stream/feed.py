@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from sidestage.clock import Clock
 from sidestage.stream.chunk import Chunk, Ledger
-from sidestage.stream.contract import Position, Positions, Reader
+from sidestage.stream.contract import Position, Positions, Reader, TransactionLost
 from sidestage.stream.operators import Step
 from sidestage.stream.settings import Settings
 
@@ -16,6 +16,7 @@ class Feed:
     """Reads, pushes on, and tells the source how far it has been dealt with.
 
     ``keep`` makes safe whatever is needed before a source may be told; None leaves both to a barrier.
+    ``is_bound`` says that what is read belongs to a transaction: its parts must not be taken away.
     """
 
     def __init__(
@@ -26,6 +27,8 @@ class Feed:
         settings: Settings,
         clock: Clock,
         keep: Callable[[Positions], None] | None,
+        *,
+        is_bound: bool = False,
     ) -> None:
         self.name = name
         self._reader = reader
@@ -34,18 +37,22 @@ class Feed:
         self._settings = settings
         self._clock = clock
         self._ledger = Ledger(name)
+        self._is_bound = is_bound
         self._committed_at = clock.monotonic()
 
     def go_on(self) -> bool:
-        """Read what is there, and push it on; return False at the end of the source."""
+        """Read what is there, and push it on; return False at the end of the source.
+
+        Raises TransactionLost if somebody else reads what belongs to a transaction of this stream.
+        """
         due = self._step.due()
         wait = READ_SECONDS
         if due is not None:
             wait = min(wait, max(0.0, due - self._clock.monotonic()))
         batches = self._reader.read(self._settings.chunk, wait)
         lost = self._reader.lost()
-        if lost:
-            self._ledger.forget(lost)
+        if lost and self._ledger.forget(lost) and self._is_bound:
+            raise TransactionLost(f"{self.name}: {', '.join(sorted(lost))} taken away by another reader")
         now = self._clock.monotonic()
         for batch in batches or ():
             chunk = Chunk(batch.items, (self._ledger.issue(batch),), now)

@@ -3,14 +3,17 @@
 from collections.abc import Callable
 
 from sidestage.clock import Clock, SystemClock
+from sidestage.errors import DefinitionError
 from sidestage.events import Listener
 from sidestage.stream.assembly import Assembly
 from sidestage.stream.checkpoint import Checkpoint
+from sidestage.stream.contract import TransactionalSink
 from sidestage.stream.engine import Engine
 from sidestage.stream.explain import explained
 from sidestage.stream.failing import DeadLetter, FailMode
 from sidestage.stream.layout import Layout, lay_out
 from sidestage.stream.nodes import SinkNode
+from sidestage.stream.recovery import run_again_if_lost
 from sidestage.stream.settings import Ended, Settings
 
 
@@ -48,17 +51,22 @@ class Flow:
 
         ``dead_letters`` takes what is set aside, such as a ``LetterFile``. With a ``checkpoint`` reading goes
         on where it says, and it is told how far everything has been dealt with. ``listener`` hears what
-        happens, in the threads of workers. Raises StreamFailed for an
+        happens, in the threads of workers. If a sink loses a transaction, the stream goes on from what was
+        committed, as often as ``Settings.restart`` says. Raises StreamFailed for an
         item that nothing else was said about, and what a source raised.
         """
-        return self.engine(
-            fail=fail,
-            dead_letters=dead_letters,
-            checkpoint=checkpoint,
-            settings=settings,
-            clock=clock,
-            listener=listener,
-        ).run()
+
+        def begin() -> Engine:
+            return self.engine(
+                fail=fail,
+                dead_letters=dead_letters,
+                checkpoint=checkpoint,
+                settings=settings,
+                clock=clock,
+                listener=listener,
+            )
+
+        return run_again_if_lost(begin, (settings or Settings()).restart, clock or SystemClock())
 
     def engine(
         self,
@@ -73,5 +81,10 @@ class Flow:
         """Return what runs it, to be started, looked at, drained and cancelled."""
         given = settings or Settings()
         time = clock or SystemClock()
+        if checkpoint is not None and any(isinstance(node.sink, TransactionalSink) for node in self.sinks):
+            raise DefinitionError(
+                "A sink that writes in transactions keeps how far the stream has come.",
+                hint="Leave out the checkpoint.",
+            )
         assembly = Assembly(self.layout(), given, time, fail=fail, post=dead_letters, listener=listener)
         return Engine(assembly, given, time, checkpoint)
