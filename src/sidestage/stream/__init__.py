@@ -1,6 +1,7 @@
 """Items through stages, in one process: a description, and what runs it."""
 
 from sidestage.policy.breaker import Breaker
+from sidestage.policy.rate import Rate
 from sidestage.policy.restart import Restart
 from sidestage.stream.aggregates import (
     Fold,
@@ -53,6 +54,7 @@ __all__ = [
     "LetterFile",
     "Progress",
     "Raise",
+    "Rate",
     "Reader",
     "Refused",
     "Restart",

@@ -3,13 +3,14 @@
 import random
 import threading
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 from sidestage.clock import Clock
 from sidestage.errors import DefinitionError
 from sidestage.events import Listener
 from sidestage.policy.breaker import Circuit
+from sidestage.policy.rate import Bucket, Buckets
 from sidestage.policy.restart import Restarts
 from sidestage.stream.cache import Lookup
 from sidestage.stream.failing import (
@@ -28,6 +29,7 @@ from sidestage.stream.letters import Letters
 from sidestage.stream.mailbox import Mailbox
 from sidestage.stream.metrics import Meter, StageCounts, add_up
 from sidestage.stream.nodes import (
+    LimitNode,
     LookupNode,
     MapNode,
     Node,
@@ -81,6 +83,11 @@ class Assembly:
             node: _lookup(node, layout.names[node], clock, listener)
             for node in layout.nodes
             if isinstance(node, LookupNode)
+        }
+        limits = [node for node in layout.nodes if isinstance(node, LimitNode)]
+        self.rates = {node: Bucket(node.rate, clock) for node in limits if node.by is None}
+        self.rates_by_key: dict[Node, Buckets[Hashable]] = {
+            node: Buckets(node.rate, clock) for node in limits if node.by is not None
         }
         for node in layout.nodes:
             if isinstance(node, MapNode) and node.manner.on == "process":

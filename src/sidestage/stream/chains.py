@@ -1,5 +1,6 @@
 """The chain of steps of one worker: the operators of its segment, and the ways out of it."""
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from sidestage.stream.contract import Sink, Writer
 from sidestage.stream.coroutines import CoroutineStage
 from sidestage.stream.guarded import GuardedWriter
 from sidestage.stream.layout import Segment
+from sidestage.stream.limiting import Bounds, KeyLimitOperator, LimitOperator
 from sidestage.stream.lookups import LookupOperator
 from sidestage.stream.mailbox import Mailbox
 from sidestage.stream.metrics import Meter
@@ -19,6 +21,7 @@ from sidestage.stream.nodes import (
     FilterNode,
     FlatMapNode,
     KeyNode,
+    LimitNode,
     LookupNode,
     MapNode,
     MergeNode,
@@ -37,6 +40,9 @@ _OPERATORS: dict[type[Node], type[Operator]] = {
     FilterNode: FilterOperator,
     FlatMapNode: FlatMapOperator,
 }
+
+_HELD_SECONDS = 10.0
+"""How long an item is held back at most in a stream with windows: their checkpoints wait for all of them."""
 
 
 class Closing(Protocol):
@@ -128,6 +134,8 @@ class Chain:
                 return self._windows_of(node, meter, following)
             case LookupNode():
                 return LookupOperator(node.key, self._shared.lookups[node], node.put, desk, meter, following)
+            case LimitNode():
+                return self._limit(node, meter, following)
             case BatchNode():
                 return BatchOperator(node.size, node.within, self._shared.clock, meter, following)
             case MapNode() if node.manner.on == "process":
@@ -135,6 +143,22 @@ class Chain:
             case MapNode() | FilterNode() | FlatMapNode():
                 return _OPERATORS[type(node)](node.function, desk, meter, following)
         raise TypeError(node)
+
+    def _limit(self, node: LimitNode, meter: Meter, following: Step) -> Step:
+        shared = self._shared
+        if node.by is None:
+            return LimitOperator(shared.rates[node], shared.clock, shared.halt, meter, following)
+        longest = _HELD_SECONDS if shared.windows.names else math.inf
+        return KeyLimitOperator(
+            node.by,
+            shared.rates_by_key[node],
+            Bounds(node.held, longest, node.rate.interval),
+            shared.clock,
+            shared.halt,
+            shared.desks[node],
+            meter,
+            following,
+        )
 
     def _windows_of(self, node: WindowNode, meter: Meter, following: Step) -> Step:
         operator = WindowOperator(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from sidestage.stream.layout import Layout, Segment
-from sidestage.stream.nodes import BatchNode, KeyNode, Node, SinkNode, SourceNode
+from sidestage.stream.nodes import BatchNode, KeyNode, LimitNode, Node, SinkNode, SourceNode
 from sidestage.stream.settings import Settings
 
 
@@ -13,6 +13,11 @@ def explained(layout: Layout, settings: Settings) -> str:
         (settings.buffer if not isinstance(segment.head, SourceNode) else 0) * _inlets(segment)
         + settings.chunk * segment.threads
         for segment in layout.segments
+    )
+    most += sum(
+        node.held * layout.segment_of[node].threads
+        for node in layout.nodes
+        if isinstance(node, LimitNode) and node.by is not None
     )
     lines = [_line(layout, segment, settings) for segment in layout.segments]
     threads = sum(segment.threads for segment in layout.segments)
@@ -40,6 +45,9 @@ def _named(layout: Layout, node: Node) -> str:
         case BatchNode():
             within = "" if node.within is None else f" within {node.within:g} s"
             return f"{name} [{node.size:,}{within}]"
+        case LimitNode():
+            by = "" if node.by is None else f", by key, up to {node.held:,} held"
+            return f"{name} [{node.rate.items:g} in {node.rate.seconds:g} s{by}]"
         case KeyNode():
             return f"{name} [into {node.into}]"
         case SinkNode():

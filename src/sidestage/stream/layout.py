@@ -1,8 +1,8 @@
 """Which stages share a worker: neighbours are fused, and what is between two workers is a mailbox.
 
-A stage begins a segment of its own if it says how many workers it has, if it waits (coroutines), if several
-streams come together in it, or if it keeps something back while the stage before has several workers. All
-others are done by whoever does the stage before.
+A stage begins a segment of its own if it says how many workers it has, if it waits (coroutines, rate limits),
+if several streams come together in it, or if it keeps something back while the stage before has several
+workers. All others are done by whoever does the stage before.
 """
 
 import inspect
@@ -14,6 +14,7 @@ from sidestage.errors import DefinitionError
 from sidestage.stream.nodes import (
     BatchNode,
     KeyNode,
+    LimitNode,
     MapNode,
     MergeNode,
     Node,
@@ -96,7 +97,19 @@ def _keys(nodes: Iterable[Node]) -> dict[Node, KeyNode | None]:
             key_of[node] = None
         else:
             key_of[node] = node if isinstance(node, KeyNode) else key_of[node.before[0]]
+            _require_order(node, key_of[node])
     return key_of
+
+
+def _require_order(node: Node, keyed: KeyNode | None) -> None:
+    """Raise DefinitionError for a limit by key that would let items of another key overtake each other."""
+    if not isinstance(node, LimitNode) or node.by is None or keyed is None or node.by is keyed.key:
+        return
+    raise DefinitionError(
+        f"{node.name!r} limits by another function than {keyed.name!r} orders by: items of one key of"
+        " by_key would overtake each other.",
+        hint="Give both the same function, or limit before by_key, or merge() to give up the keys.",
+    )
 
 
 def _lanes(key_of: dict[Node, KeyNode | None]) -> dict[KeyNode, int]:
@@ -156,6 +169,8 @@ def _is_apart(node: Node, before: Segment, lanes: dict[KeyNode, int]) -> bool:
     first = node.before[0]
     if isinstance(first, KeyNode) and first in lanes:
         return True
+    if isinstance(node, LimitNode):
+        return before.keyed is None
     if isinstance(node, WindowNode):
         return before.threads > 1 and before.keyed is None
     return before.threads > 1 and isinstance(node, BatchNode | SinkNode | KeyNode)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from sidestage.errors import DefinitionError
 from sidestage.policy.breaker import Breaker
+from sidestage.policy.rate import Rate
 from sidestage.policy.retry import Retry
 from sidestage.stream.cache import Cache, Found
 from sidestage.stream.contract import Sink, Source
@@ -112,6 +113,15 @@ class BatchNode(Node):
 
     size: int = field(kw_only=True)
     within: float | None = field(kw_only=True)
+
+
+@dataclass(frozen=True, eq=False)
+class LimitNode(Node):
+    """Items at a rate: all of them, or those of each key. At most ``held`` wait while other keys pass."""
+
+    rate: Rate = field(kw_only=True)
+    by: Callable[[Any], Any] | None = field(kw_only=True)
+    held: int = field(kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)

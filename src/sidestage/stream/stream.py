@@ -5,6 +5,7 @@ from typing import Any, Generic, TypeVar, cast, overload
 
 from sidestage.errors import DefinitionError
 from sidestage.policy.breaker import Breaker
+from sidestage.policy.rate import Rate
 from sidestage.policy.retry import Retry
 from sidestage.stream.cache import Cache, Found
 from sidestage.stream.contract import Sink, Source
@@ -16,6 +17,7 @@ from sidestage.stream.nodes import (
     FilterNode,
     FlatMapNode,
     KeyNode,
+    LimitNode,
     LookupNode,
     Manner,
     MapNode,
@@ -177,6 +179,27 @@ class Stream(Generic[T_co]):
             raise DefinitionError(f"Keys cannot be shared among {into}.", hint="Give into=1 or more.")
         node = KeyNode(name or "by_key", (self.node,), Manner(on_error=on_error), key=key, into=into)
         return self._then(node)
+
+    def limit(
+        self,
+        rate: Rate,
+        *,
+        by: Callable[[T_co], object] | None = None,
+        held: int = 10_000,
+        name: str = "",
+        on_error: OnError | None = None,
+    ) -> "Stream[T_co]":
+        """Let items pass at a rate: all of them together, or with ``by`` those of each key.
+
+        What must wait makes all behind it wait, up to the source; with ``by`` it is held back, in order by
+        key, and other keys pass it, until more than ``held`` items are. Nothing is dropped: what is under
+        way at the end still passes at its rate. In a stream with windows no item is held for longer than
+        ten seconds before all wait, since a checkpoint waits until nothing is.
+        """
+        if held < 1:
+            raise DefinitionError(f"A limit cannot hold {held} items.", hint="Give held=1 or more.")
+        manner = Manner(on_error=on_error)
+        return self._then(LimitNode(name or "limit", (self.node,), manner, rate=rate, by=by, held=held))
 
     def batch(self, size: int, *, within: float | None = None, name: str = "") -> "Stream[list[T_co]]":
         """Put ``size`` items together; fewer when the first is ``within`` seconds old, and at the end."""
