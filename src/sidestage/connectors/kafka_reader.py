@@ -170,6 +170,8 @@ class KafkaReader(Generic[T]):
 
     def _settings(self) -> dict[str, Any]:
         return {
+            # A client that has enough asks again a second later: long after a fast stream took it all.
+            "fetch.queue.backoff.ms": 10,
             **self._source.settings,
             "bootstrap.servers": self._source.servers,
             "group.id": self._source.group,

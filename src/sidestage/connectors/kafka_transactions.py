@@ -9,7 +9,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from sidestage.connectors.failure import ConnectorError, PartsLost
 from sidestage.connectors.kafka import KafkaTransactionalSink, Message
-from sidestage.connectors.kafka_faults import LOGGER, error_of, explain
+from sidestage.connectors.kafka_faults import FAILURES, LOGGER, error_of, explain
 from sidestage.connectors.kafka_reader import KafkaReader, place_of
 from sidestage.connectors.kafka_writer import KafkaWriter
 from sidestage.stream.contract import Position, Positions, Progress, Reader, Refused, TransactionLost
@@ -29,7 +29,7 @@ class KafkaTransactionalWriter(KafkaWriter):
     def __init__(self, sink: KafkaTransactionalSink) -> None:
         self._identity = sink.identity
         self._begun = False
-        self._is_spoilt = False
+        self._spoilt: KafkaError | None = None
         self._committed: dict[str, dict[str, Position]] = {}
         super().__init__(sink)
         try:
@@ -39,21 +39,22 @@ class KafkaTransactionalWriter(KafkaWriter):
             raise
 
     def write(self, items: Sequence[Message | bytes]) -> None:
-        """Write items as a part of the transaction that is under way, or of a new one.
+        """Have items written as a part of the transaction that is under way, or of a new one.
 
-        Raises Refused for items that the client knows the broker does not take: the others belong to it.
-        Raises TransactionLost if the broker does not take one that was sent.
+        Returns when the client has them; ``commit`` waits until all replicas do. Raises Refused for items
+        that the client knows the broker does not take: the others belong to the transaction. Raises
+        TransactionLost if the broker did not take one that was sent.
         """
+        refused = self._failed = {}
         try:
             self._begin()
-            failed = self._send(items)
-        except (ConnectorError, KafkaException) as error:
+            self._produce(items)
+            self._producer.poll(0)
+        except (ConnectorError, *FAILURES) as error:
             raise self._lost(error) from error
-        if self._is_spoilt:
-            refusal = explain(next(iter(failed.values())), self._doing)
-            raise self._lost(refusal) from refusal
-        if failed:
-            raise Refused({index: explain(error, self._doing) for index, error in sorted(failed.items())})
+        self._require_sent()
+        if refused:
+            raise Refused({index: explain(error, self._doing) for index, error in sorted(refused.items())})
 
     def commit(self, progress: Progress, readers: Mapping[str, Reader[Any]]) -> None:
         """Commit what was written, with the positions that Kafka sources have reached, in one.
@@ -69,10 +70,12 @@ class KafkaTransactionalWriter(KafkaWriter):
             return
         try:
             self._begin()
+            self._flush()
+            self._require_sent()
             for reader, positions in reached.values():
                 self._send_positions(reader, positions)
             self._step(self._producer.commit_transaction)
-        except (ConnectorError, KafkaException, _Stuck) as error:
+        except (ConnectorError, *FAILURES, _Stuck) as error:
             raise self._lost(error) from error
         self._begun = False
         for name, (reader, positions) in reached.items():
@@ -99,9 +102,15 @@ class KafkaTransactionalWriter(KafkaWriter):
     def _lost(self, error: Exception) -> TransactionLost:
         return TransactionLost(f"{self._doing} failed: {error}")
 
-    def _note(self, place: int, error: KafkaError | None, message: object) -> None:
-        super()._note(place, error, message)
-        self._is_spoilt = self._is_spoilt or error is not None
+    def _note(self, _place: int, error: KafkaError | None, _message: object) -> None:
+        if error is not None and self._spoilt is None:
+            self._spoilt = error
+
+    def _require_sent(self) -> None:
+        """Raise TransactionLost if the broker did not take an item: it takes no such transaction."""
+        if self._spoilt is not None:
+            refusal = explain(self._spoilt, self._doing)
+            raise self._lost(refusal) from refusal
 
     def _news(self, source: str, positions: Positions) -> dict[str, Position]:
         known = self._committed.get(source, {})

@@ -86,6 +86,12 @@ class KafkaWriter:
     def _send(self, items: Sequence[Message | bytes]) -> dict[int, KafkaError]:
         """Send items and wait; return what became of those that failed."""
         failed = self._failed = {}
+        self._produce(items)
+        self._flush()
+        return failed
+
+    def _produce(self, items: Sequence[Message | bytes]) -> None:
+        """Give items to the client, which sends them by itself; note those that it does not take."""
         topic, produce = self._sink.topic, self._producer.produce
         # One object for each place, made once: making them costs as much as sending.
         self._reports += [partial(self._note, place) for place in range(len(self._reports), len(items))]
@@ -101,12 +107,10 @@ class KafkaWriter:
                 except BufferError:
                     self._make_room()
                 except KafkaException as error:
-                    failed[place] = self._refusal(error)
+                    self._failed[place] = self._refusal(error)
                     break
                 else:
                     break
-        self._flush()
-        return failed
 
     def _make_room(self) -> None:
         try:

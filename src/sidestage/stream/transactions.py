@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sidestage.errors import DefinitionError
+from sidestage.policy.failure import RETRYABLE, FailureClass, classify
 from sidestage.stream.contract import (
     Positions,
     Progress,
@@ -19,6 +20,9 @@ from sidestage.stream.contract import (
 )
 from sidestage.stream.layout import Layout
 from sidestage.stream.nodes import SinkNode, WindowNode
+
+_PASSING: frozenset[FailureClass] = RETRYABLE | {"stale"}
+"""Classes of failures of a commit after which it makes sense to go on from what was committed."""
 
 
 class Transactions:
@@ -58,7 +62,7 @@ class Transactions:
     def save_all(self, reached: Mapping[str, Positions], states: Mapping[str, bytes]) -> None:
         """Commit what was written, with new positions of sources and the states that belong to them.
 
-        Raises TransactionLost.
+        Raises TransactionLost if it may succeed when it is done anew, else what the sink raises.
         """
         progress = self._progress.going_on(reached, states)
         try:
@@ -66,6 +70,8 @@ class Transactions:
         except TransactionLost:
             raise
         except Exception as error:
+            if classify(error) not in _PASSING:
+                raise
             raise TransactionLost(f"{self._sink.name} did not commit: {error}") from error
         self._progress = progress
 

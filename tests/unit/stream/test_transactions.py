@@ -1,5 +1,6 @@
 """A sink that commits its items together with how far the stream has come: each item once, whatever fails."""
 
+import errno
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -241,6 +242,18 @@ def test_transactions_that_are_lost_too_often_end_the_stream() -> None:
 
     assert "goes on from what was committed" in raised.value.hint
     assert place.opened == place.closed == 3
+
+
+def test_a_commit_that_can_never_succeed_ends_the_stream_at_once() -> None:
+    class Full(Ledger):
+        def fate(self) -> str:
+            raise OSError(errno.ENOSPC, "disk full")
+
+    place = Full()
+    with pytest.raises(OSError, match="disk full"):
+        Stream([]).to(place).run(settings=OFTEN)
+
+    assert place.opened == place.closed == 1
 
 
 def test_a_cancelled_stream_undoes_what_it_has_not_committed() -> None:
