@@ -18,6 +18,7 @@ SidestageError
 ├── NotFound                  no such pipeline, dataset, environment, run or version
 ├── RunFailed                 a run ended with failed steps
 └── StreamFailed              a stream ended because of an item, or of itself
+    └── StreamHangs             threads of a stream did not end although it was told to stop
 
 Every error says whether trying the same again can help (``transient``) and what to do next (``hint``).
 """
@@ -130,3 +131,7 @@ class StreamFailed(SidestageError):
     """A stream ended because of an item that nothing else was said about, or of itself."""
 
     exit_code = 4
+
+
+class StreamHangs(StreamFailed):
+    """Threads of a stream did not end in time, although it was told to stop: nobody can end them."""

@@ -264,8 +264,18 @@ def anchors_of(document: Path) -> set[str]:
 
 def commands() -> dict[str, click.Command]:
     context = click.Context(cli.sidestage)
-    found = {name: cli.sidestage.get_command(context, name) for name in cli.sidestage.list_commands(context)}
-    return {name: command for name, command in found.items() if command is not None}
+    return dict(commands_of(cli.sidestage, context))
+
+
+def commands_of(
+    group: click.Group, context: click.Context, before: str = ""
+) -> Iterator[tuple[str, click.Command]]:
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield before + name, command
+        if isinstance(command, click.Group):
+            yield from commands_of(command, context, f"{before}{name} ")
 
 
 def test_the_reference_lists_every_command_argument_and_option_and_no_other():

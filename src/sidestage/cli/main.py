@@ -17,6 +17,7 @@ COMMANDS = {
     "plan": "Show what would run, and why. Runs nothing.",
     "run": "Plan, then run what is missing or outdated.",
     "worker": "Execute runs that were begun anywhere.",
+    "stream": "Run streams, and look at them.",
     "cancel": "End a run, wherever it runs.",
     "drain": "Have a worker finish and end.",
     "stage": "Run other code on production's inputs, beside production.",

@@ -63,6 +63,7 @@ class Assembly:
     ) -> None:
         self.layout = layout
         self.halt = Halt()
+        self.listener = listener
         self._settings = settings
         self.clock = clock
         self._meters: defaultdict[Node, list[Meter]] = defaultdict(list)

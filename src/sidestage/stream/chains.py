@@ -200,4 +200,5 @@ class Chain:
             self._shared.clock,
         )
         self._lane.open.append(operator)
+        operator.open()
         return operator

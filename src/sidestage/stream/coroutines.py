@@ -74,6 +74,8 @@ class CoroutineStage:
         finally:
             taking.join()
             _end(loop, running)
+            if running.is_alive():
+                self._halt.left_behind.append(running)
         following.finish()
 
     def _take(self, inlet: Mailbox, loop: asyncio.AbstractEventLoop) -> None:

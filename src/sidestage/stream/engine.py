@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from sidestage.clock import Clock
+from sidestage.errors import StreamHangs
 from sidestage.stream.assembly import Assembly
 from sidestage.stream.barrier import Barrier, Keeper
 from sidestage.stream.chains import Chain, Lane
@@ -15,11 +16,13 @@ from sidestage.stream.contract import Positions, Reader
 from sidestage.stream.failing import Abandoned, Stopped, StreamDied
 from sidestage.stream.feed import READ_SECONDS, Feed
 from sidestage.stream.layout import Segment
+from sidestage.stream.life import Life
 from sidestage.stream.mailbox import Mailbox
 from sidestage.stream.metrics import StageCounts
 from sidestage.stream.nodes import MapNode, SourceNode, WindowNode
 from sidestage.stream.operators import Step
 from sidestage.stream.outlets import Turn
+from sidestage.stream.phases import Phase
 from sidestage.stream.settings import Ended, Settings
 
 
@@ -38,9 +41,8 @@ class Engine:
         self._draining = threading.Event()
         self._drained = threading.Event()
         self._at_work = 0
-        self._alive = 0
         self._lock = threading.Lock()
-        self._threads: list[threading.Thread] = []
+        self.life = Life(_name(assembly), clock, assembly.listener, self._halt, self._undo)
         self._began = 0.0
 
     def _new_barrier(self) -> Barrier | None:
@@ -58,70 +60,105 @@ class Engine:
         return Barrier(keeper, windows, sources, self._halt, sync, self._settings.commit_every)
 
     def run(self) -> Ended:
-        """Run to the end. An interruption cancels. Raises what ended it too early.
+        """Run to the end. An interruption cancels. Raises what ended it too early, StreamHangs.
 
         That is TransactionLost if a sink did not commit: a new engine goes on from what it had committed.
         """
         self.start()
         try:
             return self.join()
-        except BaseException:
-            self.cancel()
-            self.wait()
+        except BaseException as error:
+            if not (self._halt.is_set or self.is_over):
+                hanging = self.cancel(why=f"{type(error).__name__}", grace=self._settings.grace)
+                if hanging:
+                    error.add_note(_hang(hanging))
             raise
+
+    @property
+    def phase(self) -> Phase:
+        """Where it is in its life; the listener hears of each turn."""
+        return self.life.phase
+
+    @property
+    def grace(self) -> float:
+        """How many seconds its workers may take to end once they are told to."""
+        return self._settings.grace
 
     @property
     def is_over(self) -> bool:
         """Whether all of its workers have ended."""
-        return not any(thread.is_alive() for thread in self._threads)
+        return self.life.is_over
 
-    def wait(self) -> None:
-        """Wait until all of its workers have ended."""
-        for thread in self._threads:
-            while thread.is_alive():
-                thread.join(READ_SECONDS)  # so that an interruption is heard
+    def wait(self, seconds: float | None = None) -> bool:
+        """Wait until all of its workers have ended, or for so many seconds; return whether they have."""
+        return self.life.wait(seconds)
 
     def start(self) -> None:
-        """Begin. Raises what a sink with transactions raises when it is opened, DataError."""
+        """Begin. Raises what a sink with transactions raises when it is opened, DataError, RuntimeError.
+
+        The last means that the system gives no threads for it. Nothing runs after an error.
+        """
         self._began = self._clock.monotonic()
-        transactions = self._assembly.transactions
-        try:
-            if transactions is not None:
-                transactions.open()
-            self._barrier = self._new_barrier()
-        except BaseException:
-            if transactions is not None:
-                transactions.close()
-            raise
         segments = self._assembly.layout.segments
         self._at_work = sum(segment.threads for segment in segments)
-        self._alive = self._at_work + (self._barrier is not None)
-        if self._barrier is not None:
-            if self._draining.is_set():
-                self._assembly.keeps_windows.set()
-            self._start_thread("checkpoints", partial(self._barrier.watch, self._drained))
-        for segment in reversed(segments):
-            for number in range(segment.threads):
-                self._start_one(segment, number)
+        self.life.begin(self._at_work)
+        try:
+            if self._assembly.transactions is not None:
+                self._assembly.transactions.open()
+            self._barrier = self._new_barrier()
+            if self._barrier is not None:
+                if self._draining.is_set():
+                    self._assembly.keeps_windows.set()
+                self._start_thread("checkpoints", partial(self._barrier.watch, self._drained))
+            for segment in reversed(segments):
+                for number in range(segment.threads):
+                    self._start_one(segment, number)
+        except BaseException as error:
+            self._halt.stop(error)
+            raise
+        finally:
+            self.life.leave()
 
-    def join(self) -> Ended:
-        """Wait for the end. Raises what ended it too early."""
-        self.wait()
+    def join(self, *, within: float | None = None) -> Ended:
+        """Wait for the end. Raises what ended it too early, StreamHangs if it was told to stop and does not.
+
+        Once it is told to stop it may take ``within`` seconds (None: the grace of its settings).
+        """
+        grace = self._settings.grace if within is None else within
+        while not self.wait(READ_SECONDS) and not self._halt.is_set:
+            pass
+        hanging = () if self.wait(grace) else self.life.name_hanging(grace)
         if self._halt.error is not None:
+            if hanging:
+                self._halt.error.add_note(_hang(hanging))
             raise self._halt.error
+        if hanging:
+            raise StreamHangs(_hang(hanging), hint="Give calls that may block a timeout of their own.")
         complete = not (self._halt.is_set or self._draining.is_set())
         seconds = self._clock.monotonic() - self._began
         return Ended(complete, seconds, self._assembly.letters.count, self.counts())
 
-    def drain(self) -> None:
+    def drain(self, why: str = "request") -> None:
         """Read nothing more; finish what is under way. With a checkpoint open windows stay as they are."""
         if self._barrier is not None:
             self._assembly.keeps_windows.set()
+        self.life.turn("drain", why)
         self._draining.set()
 
-    def cancel(self) -> None:
-        """Stop as soon as may be; what is under way is not settled, and comes again next time."""
+    def cancel(self, why: str = "request", *, grace: float = 0.0) -> tuple[str, ...]:
+        """Stop as soon as may be; what is under way is not settled, and comes again next time.
+
+        Waits up to ``grace`` seconds for the workers to end, and returns the names of the threads that do
+        not: somebody's code does not return, and a thread cannot be ended from outside. They are told to the
+        listener, too. Without a grace it returns at once, with no names.
+        """
+        if not self.is_over:
+            self.life.turn("cancel", why)
         self._halt.stop()
+        if not grace:
+            return ()
+        self.wait(grace)
+        return self.life.name_hanging(grace)
 
     def counts(self) -> tuple[StageCounts, ...]:
         """Return what each stage did so far."""
@@ -141,9 +178,7 @@ class Engine:
         self._start_thread(name, work)
 
     def _start_thread(self, name: str, work: Callable[[], None]) -> None:
-        thread = threading.Thread(target=self._guarded, args=(work,), name=name, daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        self.life.start(name, partial(self._guarded, work))
 
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
@@ -156,8 +191,6 @@ class Engine:
             died = StreamDied(f"A worker ended: {death!r}")
             died.__cause__ = death
             self._halt.stop(died)
-        finally:
-            self._is_leaving()
 
     def _serve(self, lane: Lane, inlet: Mailbox) -> None:
         """Do the stages of a segment on what comes into its mailbox."""
@@ -165,9 +198,11 @@ class Engine:
         with lane.closing():
             if isinstance(head, MapNode) and head.is_async:
                 stage, following = Chain(self._assembly, lane).coroutine_stage(head)
+                self.life.opened()
                 stage.serve(inlet, following)
             else:
                 step = Chain(self._assembly, lane).first_step()
+                self.life.opened()
                 self._work(lane, inlet, step)
                 step.finish()
         self._has_ended()
@@ -201,6 +236,7 @@ class Engine:
         kept = transactions or self._checkpoint
         reader: Reader[Any] = node.source.open({} if kept is None else kept.positions(name))
         with ExitStack() as stack:
+            stack.callback(self._note_left_behind, reader)
             stack.callback(reader.close)
             if transactions is not None:
                 transactions.read_by(name, reader)
@@ -210,6 +246,8 @@ class Engine:
                 is_bound = transactions is not None
                 feed = Feed(name, reader, step, self._settings, self._clock, keep, is_bound=is_bound)
                 stack.callback(feed.commit)
+                self.life.opened()
+                self.life.await_boot()
                 self._read(feed)
                 feed.finish()
             self._await_the_others(feed)
@@ -238,18 +276,19 @@ class Engine:
                 raise Stopped
             feed.commit()
 
+    def _note_left_behind(self, reader: Reader[Any]) -> None:
+        thread = getattr(reader, "thread", None)
+        if isinstance(thread, threading.Thread) and thread.is_alive():
+            self._halt.left_behind.append(thread)
+
     def _keep(self, source: str, reached: Positions) -> None:
         """Make safe that a source has been dealt with up to somewhere, before it is told so."""
         self._assembly.letters.sync()
         if self._checkpoint is not None:
             self._checkpoint.save(source, reached)
 
-    def _is_leaving(self) -> None:
-        """Undo, as the last thread of all, what was not committed."""
-        with self._lock:
-            self._alive -= 1
-            if self._alive:
-                return
+    def _undo(self) -> None:
+        """Undo, when all workers have ended, what was not committed."""
         if self._assembly.transactions is not None:
             try:
                 self._assembly.transactions.close()
@@ -261,3 +300,13 @@ class Engine:
             self._at_work -= 1
             if not self._at_work:
                 self._drained.set()
+
+
+def _name(assembly: Assembly) -> str:
+    """Return what people would call a stream: its sources."""
+    layout = assembly.layout
+    return " + ".join(layout.names[node] for node in layout.nodes if isinstance(node, SourceNode))
+
+
+def _hang(threads: tuple[str, ...]) -> str:
+    return f"The stream was told to stop, but some of its threads do not return: {', '.join(threads)}."

@@ -78,6 +78,10 @@ class Halt:
         self._event = threading.Event()
         self._lock = threading.Lock()
         self.error: BaseException | None = None
+        self.when_stopped: Callable[[BaseException | None], object] = lambda _error: None
+        """Called once, with the error that is told."""
+        self.left_behind: list[threading.Thread] = []
+        """Threads of user's code that did not end when they were told to."""
 
     @property
     def is_set(self) -> bool:
@@ -87,9 +91,11 @@ class Halt:
     def stop(self, error: BaseException | None = None) -> None:
         """Have everybody stop; the first error is the one that is told."""
         with self._lock:
-            if self.error is None and not self._event.is_set():
-                self.error = error
+            if self._event.is_set():
+                return
+            self.error = error
             self._event.set()
+        self.when_stopped(error)
 
     def wait(self, seconds: float) -> bool:
         """Wait, unless everybody is to stop; return whether that is so."""

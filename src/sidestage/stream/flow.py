@@ -1,6 +1,7 @@
 """What can be run: a description that has come to its sinks."""
 
 from collections.abc import Callable
+from typing import TypedDict, Unpack
 
 from sidestage.clock import Clock, SystemClock
 from sidestage.errors import DefinitionError
@@ -15,6 +16,18 @@ from sidestage.stream.layout import Layout, lay_out
 from sidestage.stream.nodes import SinkNode
 from sidestage.stream.recovery import run_again_if_lost
 from sidestage.stream.settings import Ended, Settings
+from sidestage.stream.signals import serve
+
+
+class Terms(TypedDict, total=False):
+    """What ``Flow.run`` can be told."""
+
+    fail: FailMode
+    dead_letters: Callable[[DeadLetter], None] | None
+    checkpoint: Checkpoint | None
+    settings: Settings | None
+    clock: Clock | None
+    listener: Listener | None
 
 
 class Flow:
@@ -56,7 +69,7 @@ class Flow:
         item that nothing else was said about, and what a source raised.
         """
 
-        def begin() -> Engine:
+        def run() -> Ended:
             return self.engine(
                 fail=fail,
                 dead_letters=dead_letters,
@@ -64,9 +77,19 @@ class Flow:
                 settings=settings,
                 clock=clock,
                 listener=listener,
-            )
+            ).run()
 
-        return run_again_if_lost(begin, (settings or Settings()).restart, clock or SystemClock())
+        return run_again_if_lost(run, (settings or Settings()).restart, clock or SystemClock())
+
+    def serve(self, *, grace: float | None = None, **terms: Unpack[Terms]) -> Ended:
+        """Run as a service: SIGTERM or SIGINT drains, a second one cancels. Takes what ``run`` takes.
+
+        A drain may take ``grace`` seconds (None: as long as it takes) and is a cancellation then. The
+        handlers of signals are put back in the end. Outside the main thread signals are left alone, which the
+        listener is told. Raises as ``run`` does, and StreamHangs.
+        """
+        restart = (terms.get("settings") or Settings()).restart
+        return serve(lambda: self.engine(**terms), restart, terms.get("clock") or SystemClock(), grace)
 
     def engine(
         self,

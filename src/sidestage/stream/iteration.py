@@ -54,7 +54,6 @@ class HandOver:
                 self._taken.set()
         except BaseException:
             self._abandoned = True
-            engine.cancel()
-            engine.wait()
+            engine.cancel(why="nobody iterates any more", grace=engine.grace)
             raise
         engine.join()

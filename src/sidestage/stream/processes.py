@@ -79,6 +79,11 @@ class ProcessOperator(Onward):
         self._clock = clock
         self._child: _Child | None = None
 
+    def open(self) -> None:
+        """Return when the process is ready for items. Raises Stopped, StreamDied."""
+        while not isinstance(self._ask(_parcel([])), list):
+            pass
+
     def push(self, chunk: Chunk) -> None:
         """Take a chunk."""
         began = perf_counter()

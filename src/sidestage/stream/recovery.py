@@ -9,21 +9,26 @@ from sidestage.errors import StreamFailed
 from sidestage.policy.failure import RETRYABLE, classify
 from sidestage.policy.restart import Restart, Restarts
 from sidestage.stream.contract import TransactionLost
-from sidestage.stream.engine import Engine
 from sidestage.stream.settings import Ended
 
 
-def run_again_if_lost(begin: Callable[[], Engine], restart: Restart, clock: Clock) -> Ended:
-    """Run to the end, with as many engines as the budget of restarts allows.
+def run_again_if_lost(
+    run: Callable[[], Ended],
+    restart: Restart,
+    clock: Clock,
+    rest: Callable[[float], object] | None = None,
+) -> Ended:
+    """Run to the end, with as many engines as the budget of restarts allows; ``run`` begins a new one.
 
     What is set aside in a transaction that is lost is set aside again, with the same origin; counts are those
-    of the last engine. Raises what an engine does, StreamFailed if transactions are lost too often.
+    of the last engine. ``rest`` waits for so many seconds. Raises what an engine does, StreamFailed if
+    transactions are lost too often.
     """
     restarts = Restarts(restart, random.random)
     was_lost = False
     while True:
         try:
-            return begin().run()
+            return run()
         except TransactionLost as error:
             was_lost = True
             cause: Exception = error
@@ -37,4 +42,4 @@ def run_again_if_lost(begin: Callable[[], Engine], restart: Restart, clock: Cloc
                 f"A transaction was lost, and not for the first time: {cause}",
                 hint="Run it again: it goes on from what was committed. Or allow more: Settings(restart=).",
             ) from cause
-        Event().wait(pause)
+        (rest or Event().wait)(pause)

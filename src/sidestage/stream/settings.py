@@ -12,18 +12,21 @@ class Settings(msgspec.Struct, frozen=True):
 
     ``chunk``: how many items move together at most. ``buffer``: how many may wait before each worker.
     ``commit_every``: seconds between two notes of how far the sources have been dealt with. ``restart``: how
-    often workers that died are started again, all together.
+    often workers that died are started again, all together. ``grace``: seconds that workers may take to end
+    when they are told to stop, before they are named as hanging.
     """
 
     chunk: int = 1024
     buffer: int = 4096
     commit_every: float = 1.0
     restart: Restart = Restart(delay=0.1)
+    grace: float = 30.0
 
     def __post_init__(self) -> None:
-        if not (self.chunk >= 1 and self.buffer >= 1 and self.commit_every >= 0):
+        if not (self.chunk >= 1 and self.buffer >= 1 and self.commit_every >= 0 and self.grace >= 0):
             raise DefinitionError(
-                f"{self} makes no sense.", hint="chunk and buffer count items; commit_every counts seconds."
+                f"{self} makes no sense.",
+                hint="chunk and buffer count items; commit_every and grace count seconds.",
             )
 
 

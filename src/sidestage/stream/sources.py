@@ -1,6 +1,7 @@
 """Sources that are Python values: sequences, and anything else that can be iterated over."""
 
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
@@ -18,6 +19,9 @@ _MOST_AHEAD = 4096
 """How many items are taken from an iterator before somebody wants them."""
 
 _LOOK_SECONDS = 0.05
+_END_SECONDS = 0.5
+_PATIENCE_SECONDS = 1.0
+"""How long an iterator may take to finish what it is at, once nothing more is wanted of it."""
 
 
 class SequenceSource:
@@ -94,8 +98,9 @@ class IterableReader:
         self._over = False
         self._closed = False
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._pull, name=f"{name} reader", daemon=True)
-        self._thread.start()
+        self._given_up_at: float | None = None
+        self.thread = threading.Thread(target=self._pull, name=f"{name} reader", daemon=True)
+        self.thread.start()
 
     def read(self, limit: int, wait: float) -> Sequence[Batch] | None:
         """Return what waits; or what comes first within ``wait`` seconds. Raises what the iterator raised."""
@@ -113,14 +118,18 @@ class IterableReader:
             first, self._at = self._at, self._at + len(items)
             return (Batch(PART, first, items, self._at),)
         if not over:
-            return ()
+            return None if self._is_given_up() else ()
         if self._error is not None:
             raise self._error
         return None
 
     def stop(self) -> None:
-        """Take nothing more from the iterator; what was taken is still read."""
+        """Take nothing more from the iterator; what was taken is still read.
+
+        An iterator that is at work on an item may finish it within a second, and is left alone then.
+        """
         self._closed = True
+        self._given_up_at = time.monotonic() + _PATIENCE_SECONDS
         self._hungry[0] = True
         self._went.set()
 
@@ -136,7 +145,10 @@ class IterableReader:
         self._closed = True
         self._hungry[0] = True  # so that the next item is looked at
         self._went.set()
-        self._thread.join(_LOOK_SECONDS)
+        self.thread.join(_END_SECONDS)
+
+    def _is_given_up(self) -> bool:
+        return self._given_up_at is not None and time.monotonic() >= self._given_up_at
 
     def _pull(self) -> None:
         items = self._items
