@@ -25,6 +25,9 @@ from sidestage.policy.news import News
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_LOOK_SECONDS = 0.1
+"""How often those who wait ask whether they are to wait any longer."""
+
 _JOINED_WITHIN = 1.0  # seconds for an idle thread to end, which takes it no time at all
 
 
@@ -143,11 +146,21 @@ class ThreadBulkhead:
     """A bulkhead for plain functions. Safe for threads.
 
     Without a timeout a function runs in the caller's own thread; with one, in a thread of the bulkhead. The
-    listener hears ``ThreadWrittenOff`` and ``ThreadReturned``, outside all locks. To be closed in the end.
+    listener hears ``ThreadWrittenOff`` and ``ThreadReturned``, outside all locks. ``look`` is called now and
+    then by those who wait for a place or an answer; whoever it raises in waits no longer, and gives up its
+    call. To be closed in the end.
     """
 
-    def __init__(self, name: str, bulkhead: Bulkhead, clock: Clock, listener: Listener | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        bulkhead: Bulkhead,
+        clock: Clock,
+        listener: Listener | None = None,
+        look: Callable[[], None] | None = None,
+    ) -> None:
         self._name = name
+        self._look = look
         self._bulkhead = bulkhead
         self._clock = clock
         self._news = News(listener)
@@ -204,17 +217,30 @@ class ThreadBulkhead:
         return not self._closed and self._lost < self._bulkhead.lost
 
     def _free(self) -> bool:
-        at_once = self._places.acquire(blocking=False)
-        return at_once or (self._bulkhead.wait > 0 and self._places.acquire(timeout=self._bulkhead.wait))
+        return self._places.acquire(blocking=False) or self._waited(
+            lambda seconds: self._places.acquire(timeout=seconds), self._bulkhead.wait
+        )
+
+    def _waited(self, came: Callable[[float], bool], seconds: float) -> bool:
+        """Return whether something came within ``seconds``; it is asked with how long it may wait for it."""
+        while seconds > 0:
+            if self._look is not None:
+                self._look()
+            if came(seconds if self._look is None else min(seconds, _LOOK_SECONDS)):
+                return True
+            seconds -= _LOOK_SECONDS if self._look is not None else seconds
+        return False
 
     def _in_thread(self, work: Callable[[], R], timeout: float) -> R:
+        if self._look is not None:
+            self._look()  # before it is begun
         call = _Call(work)
         with self._lock:
             thread = self._idle.pop() if self._idle else self._start()
         thread.take(call)  # type: ignore[arg-type]  # a thread does not look at answers
         try:
-            in_time = call.over.wait(timeout)
-        except BaseException:  # Ctrl-C: nobody waits for the answer any more
+            in_time = self._waited(call.over.wait, timeout)
+        except BaseException:  # Ctrl-C, or told not to: nobody waits for the answer any more
             self._give_up(call, timeout)
             raise
         if not in_time and self._give_up(call, timeout):

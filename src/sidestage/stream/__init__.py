@@ -1,8 +1,10 @@
 """Items through stages, in one process: a description, and what runs it."""
 
 from sidestage.policy.breaker import Breaker
+from sidestage.policy.bulkhead import Bulkhead
 from sidestage.policy.rate import Rate
 from sidestage.policy.restart import Restart
+from sidestage.policy.surge import Surge
 from sidestage.stream.aggregates import (
     Fold,
     collect,
@@ -30,6 +32,7 @@ from sidestage.stream.contract import (
 )
 from sidestage.stream.failing import DeadLetter, Default, Raise, SetAside, Skip
 from sidestage.stream.flow import Flow
+from sidestage.stream.guard import Guard
 from sidestage.stream.letter_file import LetterFile, read_letters, replay
 from sidestage.stream.settings import Ended, Settings
 from sidestage.stream.sinks import Called, Collected
@@ -40,6 +43,7 @@ from sidestage.stream.windows import Windowed, WindowPlan, session, sliding, tum
 __all__ = [
     "Batch",
     "Breaker",
+    "Bulkhead",
     "Cache",
     "Called",
     "Checkpoint",
@@ -51,6 +55,7 @@ __all__ = [
     "Flow",
     "Fold",
     "Found",
+    "Guard",
     "LetterFile",
     "Progress",
     "Raise",
@@ -64,6 +69,7 @@ __all__ = [
     "Skip",
     "Source",
     "Stream",
+    "Surge",
     "TransactionLost",
     "TransactionalSink",
     "TransactionalWriter",

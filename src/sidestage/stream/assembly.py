@@ -3,7 +3,7 @@
 import random
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 from sidestage.clock import Clock
@@ -12,6 +12,7 @@ from sidestage.events import Listener
 from sidestage.policy.breaker import Circuit
 from sidestage.policy.rate import Bucket, Buckets
 from sidestage.policy.restart import Restarts
+from sidestage.policy.surge import Surge
 from sidestage.stream.cache import Lookup
 from sidestage.stream.failing import (
     Desk,
@@ -24,6 +25,7 @@ from sidestage.stream.failing import (
     Stopped,
     StreamDied,
 )
+from sidestage.stream.guards import Guards
 from sidestage.stream.layout import Layout, Segment
 from sidestage.stream.letters import Letters
 from sidestage.stream.mailbox import Mailbox
@@ -41,6 +43,7 @@ from sidestage.stream.outlets import Turns
 from sidestage.stream.processes import require_picklable
 from sidestage.stream.settings import Settings
 from sidestage.stream.spreading import spread
+from sidestage.stream.surges import StageSurge, WatchedMeter
 from sidestage.stream.transactions import transactions_of
 from sidestage.stream.windowed import Windows
 
@@ -66,6 +69,7 @@ class Assembly:
         self.listener = listener
         self._settings = settings
         self.clock = clock
+        self.listener = listener
         self._meters: defaultdict[Node, list[Meter]] = defaultdict(list)
         self.letters = Letters(post)
         self.transactions = transactions_of(layout)
@@ -80,8 +84,9 @@ class Assembly:
             for node in layout.nodes
             if isinstance(node, SinkNode) and node.breaker is not None
         }
-        self.lookups = {
-            node: _lookup(node, layout.names[node], clock, listener)
+        self.guards = Guards(layout, clock, self.halt, listener)
+        self.lookups: dict[Node, Lookup[Any, Any]] = {
+            node: _lookup(node, layout.names[node], self.guards, clock, listener)
             for node in layout.nodes
             if isinstance(node, LookupNode)
         }
@@ -95,6 +100,7 @@ class Assembly:
                 require_picklable(node.function, layout.names[node])
         usual: OnError = SetAside() if fail == "soft" else Raise()
         self.desks = {node: self._desk(node, usual) for node in layout.nodes}
+        self._surges = _surges(self.desks, layout, settings.surge, self.halt, clock, listener)
         self.inlets = {
             segment: self._mailboxes(segment)
             for segment in layout.segments
@@ -120,6 +126,7 @@ class Assembly:
 
     def _counts(self, node: Node) -> StageCounts:
         total = add_up(self._meters[node])
+        lookup = self.lookups.get(node)
         segment = self.layout.segment_of[node]
         pending = sum(each.pending for each in self.inlets.get(segment, ())) if segment.head is node else 0
         return StageCounts(
@@ -130,6 +137,7 @@ class Assembly:
             sum(self.desks[node].errors.values()),
             total.seconds,
             tuple(total.buckets),
+            None if lookup is None else lookup.snapshot().makeshift,
         )
 
     def _desk(self, node: Node, usual: OnError) -> Desk:
@@ -151,15 +159,35 @@ class Assembly:
 
     def new_meter(self, node: Node) -> Meter:
         """Return counts of a stage for one worker more."""
-        meter = Meter()
+        surge = self._surges.get(node)
+        meter = Meter() if surge is None else WatchedMeter(surge)
         self._meters[node].append(meter)
         return meter
 
 
-def _lookup(node: LookupNode, name: str, clock: Clock, listener: Listener | None) -> Lookup[Any, Any]:
+def _lookup(
+    node: LookupNode, name: str, guards: Guards, clock: Clock, listener: Listener | None
+) -> Lookup[Any, Any]:
+    function, circuit = guards.within(node, node.function), guards.circuit_of(node)
     if node.many:
-        return Lookup(name, node.function, node.cache, clock, many=True, listener=listener)
-    return Lookup(name, node.function, node.cache, clock, listener=listener)
+        return Lookup(name, function, node.cache, clock, many=True, circuit=circuit, listener=listener)
+    return Lookup(name, function, node.cache, clock, circuit=circuit, listener=listener)
+
+
+def _surges(
+    desks: Mapping[Node, Desk],
+    layout: Layout,
+    usual: Surge | None,
+    halt: Halt,
+    clock: Clock,
+    listener: Listener | None,
+) -> dict[Node, StageSurge]:
+    """Return what watches the errors of each stage, of those that are watched."""
+    return {
+        node: StageSurge(layout.names[node], surge, desk.failures, halt, clock, listener)
+        for node, desk in desks.items()
+        if (surge := node.manner.surge or usual) is not None
+    }
 
 
 def _window_names(layout: Layout) -> frozenset[str]:

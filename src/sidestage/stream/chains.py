@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from sidestage.policy.bulkhead import Bulkhead, ThreadBulkhead
 from sidestage.stream.assembly import Assembly, window_name
 from sidestage.stream.batching import BatchOperator
 from sidestage.stream.contract import Sink, Writer
@@ -33,6 +34,7 @@ from sidestage.stream.nodes import (
 from sidestage.stream.operators import Copies, FilterOperator, FlatMapOperator, MapOperator, Operator, Step
 from sidestage.stream.outlets import KeyedOutlet, Turn, TurnOutlet, WriteStep
 from sidestage.stream.processes import ProcessOperator
+from sidestage.stream.timed_writer import TimedWriter
 from sidestage.stream.windowed import WindowOperator
 
 _OPERATORS: dict[type[Node], type[Operator]] = {
@@ -42,7 +44,7 @@ _OPERATORS: dict[type[Node], type[Operator]] = {
 }
 
 _HELD_SECONDS = 10.0
-"""How long an item is held back at most in a stream with windows: their checkpoints wait for all of them."""
+"""How long an item is held back at most where checkpoints wait until nothing is."""
 
 
 class Closing(Protocol):
@@ -90,9 +92,9 @@ class Chain:
         """Return a stage of coroutines, and what it pushes its chunks into."""
         segment = self._lane.segment
         stage = CoroutineStage(
-            node.function,
+            self._shared.guards.around(node, node.function),
             segment.workers,
-            node.manner.timeout,
+            node.manner.timeout if node.manner.guard is None else None,  # the guard's waits do not count
             self._shared.desks[node],
             self._shared.new_meter(node),
             self._shared.halt,
@@ -141,14 +143,16 @@ class Chain:
             case MapNode() if node.manner.on == "process":
                 return self._process_step(node, meter, following)
             case MapNode() | FilterNode() | FlatMapNode():
-                return _OPERATORS[type(node)](node.function, desk, meter, following)
+                function = self._shared.guards.around(node, node.function)
+                return _OPERATORS[type(node)](function, desk, meter, following)
         raise TypeError(node)
 
     def _limit(self, node: LimitNode, meter: Meter, following: Step) -> Step:
         shared = self._shared
         if node.by is None:
             return LimitOperator(shared.rates[node], shared.clock, shared.halt, meter, following)
-        longest = _HELD_SECONDS if shared.windows.names else math.inf
+        waited_for = shared.windows.names or shared.transactions is not None
+        longest = _HELD_SECONDS if waited_for else math.inf
         return KeyLimitOperator(
             node.by,
             shared.rates_by_key[node],
@@ -177,10 +181,18 @@ class Chain:
         transactions = self._shared.transactions
         if transactions is not None and transactions.node is node:
             return transactions.writer
-        writer = self._opened(node.sink)
+        writer = self._timed(node, node.manner.timeout) if node.manner.timeout else self._opened(node.sink)
         if node.breaker is None:
             return writer
         return GuardedWriter(writer, self._shared.circuits[node], node.breaker, self._shared.halt)
+
+    def _timed(self, node: SinkNode, timeout: float) -> Writer[Any]:
+        shared = self._shared
+        name, alone = shared.layout.names[node], Bulkhead(calls=1, timeout=timeout)
+        threads = ThreadBulkhead(name, alone, shared.clock, shared.listener, shared.guards.look)
+        writer = TimedWriter(node.sink, threads)
+        self._lane.open.append(writer)
+        return writer
 
     def _opened(self, sink: Sink[Any]) -> Writer[Any]:
         """Return a sink that is written to by the worker, and closed when that ends."""

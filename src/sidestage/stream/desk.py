@@ -76,6 +76,11 @@ class CacheSnapshot(msgspec.Struct, frozen=True):
     calls: int
     evicted: int
 
+    @property
+    def makeshift(self) -> int:
+        """Items that got a makeshift answer."""
+        return self.stale + self.default
+
 
 class Flight(Generic[V]):
     """A call for one key that is under way; ``answer`` stays None if whoever made it was stopped."""

@@ -288,7 +288,8 @@ class Engine:
             self._checkpoint.save(source, reached)
 
     def _undo(self) -> None:
-        """Undo, when all workers have ended, what was not committed."""
+        """Undo, when all workers have ended, what was not committed, and end the threads of guards."""
+        self._assembly.guards.close()
         if self._assembly.transactions is not None:
             try:
                 self._assembly.transactions.close()

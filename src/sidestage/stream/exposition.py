@@ -25,6 +25,12 @@ def _lines(stages: Sequence[StageCounts]) -> Iterator[str]:
         "pipeline_stage_errors_total", "counter", "Items that a stage failed on.",
         ((each.name, each.errors) for each in stages),
     )  # fmt: skip
+    makeshift = [(each.name, each.makeshift) for each in stages if each.makeshift is not None]
+    if makeshift:
+        yield from _family(
+            "pipeline_stage_makeshift_total", "counter", "Items that a lookup had a makeshift answer for.",
+            makeshift,
+        )  # fmt: skip
     name = "pipeline_stage_duration_seconds"
     yield f"# HELP {name} Time that a stage takes for an item, the mean of its chunk."
     yield f"# TYPE {name} histogram"

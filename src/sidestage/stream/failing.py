@@ -150,6 +150,11 @@ class Desk:
         self._lock = threading.Lock()
         self.errors: Counter[FailureClass] = Counter()
 
+    def failures(self) -> Counter[FailureClass]:
+        """Return how many items the stage has failed on so far, by class."""
+        with self._lock:
+            return Counter(self.errors)
+
     def meet(
         self, chunk: Chunk, index: int, item: Any, error: BaseException, again: Callable[[Any], Any]
     ) -> Kept:

@@ -133,7 +133,7 @@ def _lanes(key_of: dict[Node, KeyNode | None]) -> dict[KeyNode, int]:
 
 
 def _require_plain(nodes: Iterable[Node]) -> None:
-    """Raise DefinitionError for coroutine functions, and timeouts, where nobody could keep to them."""
+    """Raise DefinitionError for coroutine functions where nobody would wait for them."""
     for node in nodes:
         given = [getattr(node, name, None) for name in ("function", "key", "put")]
         if not isinstance(node, MapNode) and any(map(inspect.iscoroutinefunction, given)):
@@ -144,11 +144,6 @@ def _require_plain(nodes: Iterable[Node]) -> None:
         if isinstance(node, MapNode) and node.is_async and node.manner.on == "process":
             raise DefinitionError(
                 f"{node.name!r} is a coroutine function: no process runs it.", hint='Leave out on="process".'
-            )
-        if node.manner.timeout is not None and node.manner.on == "thread" and not _is_async(node):
-            raise DefinitionError(
-                f"{node.name!r} has a timeout, but nobody can end a function in a thread.",
-                hint='Give it on="process", or make it a coroutine function.',
             )
 
 

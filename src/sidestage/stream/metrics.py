@@ -28,7 +28,10 @@ class Meter:
 
 
 class StageCounts(msgspec.Struct, frozen=True):
-    """What one stage did so far. ``pending`` items wait before it; ``seconds`` is the time spent in it."""
+    """What one stage did so far. ``pending`` items wait before it; ``seconds`` is the time spent in it.
+
+    ``makeshift`` items got a stale or default answer of a lookup; None for a stage that looks nothing up.
+    """
 
     name: str
     workers: int
@@ -37,6 +40,7 @@ class StageCounts(msgspec.Struct, frozen=True):
     errors: int
     seconds: float
     buckets: tuple[int, ...]
+    makeshift: int | None = None
 
     @property
     def seconds_per_item(self) -> float:

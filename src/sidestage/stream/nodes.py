@@ -9,9 +9,11 @@ from sidestage.errors import DefinitionError
 from sidestage.policy.breaker import Breaker
 from sidestage.policy.rate import Rate
 from sidestage.policy.retry import Retry
+from sidestage.policy.surge import Surge
 from sidestage.stream.cache import Cache, Found
 from sidestage.stream.contract import Sink, Source
 from sidestage.stream.failing import OnError
+from sidestage.stream.guard import Guard
 from sidestage.stream.windows import WindowPlan
 
 Place = Literal["thread", "process"]
@@ -23,8 +25,10 @@ class Manner:
     """How a stage does its work. Raises DefinitionError for what makes no sense.
 
     ``workers``: how many do it at once; None leaves it to the stage before, whose worker does both. Chunks
-    leave an ``ordered`` stage in the order in which they came. ``timeout``: seconds that one item may take,
-    in a process or a coroutine.
+    leave an ``ordered`` stage in the order in which they came. ``timeout``: seconds that one item may take;
+    in a thread, where nobody can end a function, that of a call which takes longer is written off.
+    ``guard``: what stands before the calls of a plain or coroutine function. ``surge``: which errors are too
+    many here, instead of what the settings say.
     """
 
     workers: int | None = None
@@ -33,6 +37,8 @@ class Manner:
     retry: Retry | None = None
     on: Place = "thread"
     timeout: float | None = None
+    guard: Guard | None = None
+    surge: Surge | None = None
 
     def __post_init__(self) -> None:
         if self.workers is not None and self.workers < 1:

@@ -1,16 +1,19 @@
 """What a user writes: a stream, from its source to its sinks. Nothing happens until it is run."""
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Generic, TypeVar, cast, overload
 
 from sidestage.errors import DefinitionError
 from sidestage.policy.breaker import Breaker
 from sidestage.policy.rate import Rate
 from sidestage.policy.retry import Retry
+from sidestage.policy.surge import Surge
 from sidestage.stream.cache import Cache, Found
 from sidestage.stream.contract import Sink, Source
 from sidestage.stream.failing import OnError
 from sidestage.stream.flow import Flow
+from sidestage.stream.guard import Guard
 from sidestage.stream.iteration import HandOver
 from sidestage.stream.nodes import (
     BatchNode,
@@ -97,7 +100,8 @@ class Stream(Generic[T_co]):
         """Make one item of each.
 
         A coroutine function may be at work on as many at once as ``workers``. With ``on="process"`` each
-        worker is a process. There, and in coroutines, an item may take ``timeout`` seconds.
+        worker is a process. An item may take ``timeout`` seconds; a call in a thread that takes longer is
+        written off, with its thread, of which no more than eight may be lost.
         """
         manner = Manner(workers, ordered, on_error, retry, on, timeout)
         return self._then(MapNode(name or name_of(function, "map"), (self.node,), manner, function=function))
@@ -163,6 +167,17 @@ class Stream(Generic[T_co]):
         )
         return self._then(node)
 
+    def guarded(self, guard: Guard | None = None, *, surge: Surge | None = None) -> "Stream[T_co]":
+        """Put a guard before what the last stage calls, and say which errors are too many there.
+
+        The stage is a map, filter, flat_map or look_up. With a breaker, failures of what it calls are waited
+        out, and all behind waits, instead of being tried again or set aside; a lookup gives what it has
+        instead. This is a new stage in place of the last: use what is returned, not both.
+        """
+        node = self.node
+        manner = replace(node.manner, guard=guard or node.manner.guard, surge=surge or node.manner.surge)
+        return self._then(replace(node, manner=manner))
+
     def by_key(
         self,
         key: Callable[[T_co], object],
@@ -193,8 +208,8 @@ class Stream(Generic[T_co]):
 
         What must wait makes all behind it wait, up to the source; with ``by`` it is held back, in order by
         key, and other keys pass it, until more than ``held`` items are. Nothing is dropped: what is under
-        way at the end still passes at its rate. In a stream with windows no item is held for longer than
-        ten seconds before all wait, since a checkpoint waits until nothing is.
+        way at the end still passes at its rate. Where checkpoints wait until nothing is under way (windows,
+        transactional sinks), all behind waits also while an item would be held for more than ten seconds.
         """
         if held < 1:
             raise DefinitionError(f"A limit cannot hold {held} items.", hint="Give held=1 or more.")
@@ -234,12 +249,15 @@ class Stream(Generic[T_co]):
         on_error: OnError | None = None,
         retry: Retry | None = None,
         breaker: Breaker | None = None,
+        timeout: float | None = None,
     ) -> Flow:
         """Have all items written somewhere: what can be run.
 
         With a ``breaker`` failures of the place are waited out, instead of being tried again or set aside.
+        A call that takes more than ``timeout`` seconds has failed; its writer is given up, and another one
+        opened, so that what it was writing may be there twice.
         """
-        manner = Manner(workers, ordered=True, on_error=on_error, retry=retry)
+        manner = Manner(workers, ordered=True, on_error=on_error, retry=retry, timeout=timeout)
         return Flow((SinkNode(name or sink.name, (self.node,), manner, sink=sink, breaker=breaker),))
 
     def __iter__(self) -> Iterator[T_co]:

@@ -379,12 +379,11 @@ def test_empty_batches_and_truths_that_raise() -> None:
     assert source.committed == {"a": 3}
 
 
-def test_coroutines_and_timeouts_are_refused_where_nobody_keeps_to_them() -> None:
+def test_coroutines_are_refused_where_nobody_waits_for_them() -> None:
     for stream in (
         Stream([1]).filter(picky),
         Stream([1]).flat_map(picky),  # type: ignore[arg-type]
         Stream([1]).map(picky, on="process"),
-        Stream([1]).map(abs, timeout=1.0),
     ):
         with pytest.raises(DefinitionError):
             stream.to(Kept()).explain()
