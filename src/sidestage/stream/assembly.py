@@ -66,7 +66,6 @@ class Assembly:
     ) -> None:
         self.layout = layout
         self.halt = Halt()
-        self.listener = listener
         self._settings = settings
         self.clock = clock
         self.listener = listener
