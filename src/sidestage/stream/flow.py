@@ -7,6 +7,7 @@ from sidestage.clock import Clock, SystemClock
 from sidestage.errors import DefinitionError
 from sidestage.events import Listener
 from sidestage.stream.assembly import Assembly
+from sidestage.stream.asynchronous import arun
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.contract import TransactionalSink
 from sidestage.stream.engine import Engine
@@ -80,6 +81,14 @@ class Flow:
             ).run()
 
         return run_again_if_lost(run, (settings or Settings()).restart, clock or SystemClock())
+
+    async def arun(self, **terms: Unpack[Terms]) -> Ended:
+        """Run as ``run`` does, and takes what that takes, without blocking the event loop.
+
+        A task that is cancelled cancels the stream, and waits until it has ended. Raises as ``run`` does.
+        """
+        settings = terms.get("settings") or Settings()
+        return await arun(lambda: self.engine(**terms), settings, terms.get("clock") or SystemClock())
 
     def serve(self, *, grace: float | None = None, **terms: Unpack[Terms]) -> Ended:
         """Run as a service: SIGTERM or SIGINT drains, a second one cancels. Takes what ``run`` takes.

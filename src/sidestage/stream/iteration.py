@@ -53,7 +53,8 @@ class HandOver:
                 yield from items
                 self._taken.set()
         except BaseException:
+            engine.cancel("nobody iterates any more")
             self._abandoned = True
-            engine.cancel(why="nobody iterates any more", grace=engine.grace)
+            engine.cancel(grace=engine.grace)
             raise
         engine.join()

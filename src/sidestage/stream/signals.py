@@ -15,6 +15,7 @@ from sidestage.stream.recovery import run_again_if_lost
 from sidestage.stream.settings import Ended
 
 _LOOK_SECONDS = 0.05
+_MOST_HEEDED = 2
 HEEDED = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -99,8 +100,8 @@ def _run(engine: Engine, told: Told, clock: Clock, grace: float | None) -> Ended
 
 def _wait_out(engine: Engine, told: Told) -> None:
     """Wait for the workers to end, as long as they may take and nobody presses any further."""
-    came, left = len(told.signals), engine.grace
-    while left > 0 and len(told.signals) <= max(came, 2) and not engine.wait(_LOOK_SECONDS):
+    left = engine.grace
+    while left > 0 and len(told.signals) <= _MOST_HEEDED and not engine.wait(_LOOK_SECONDS):
         left -= _LOOK_SECONDS
 
 

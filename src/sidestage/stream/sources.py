@@ -1,27 +1,15 @@
 """Sources that are Python values: sequences, and anything else that can be iterated over."""
 
-import threading
-import time
-from collections import deque
-from collections.abc import AsyncIterable, Collection, Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import AsyncIterable, Collection, Iterable, Sequence
 from pathlib import PurePath
 from typing import Any, TypeVar, cast
 
 from sidestage.errors import DefinitionError
-from sidestage.stream.contract import Batch, Position, Positions, Reader, Source
+from sidestage.stream.async_sources import AsyncIterableSource
+from sidestage.stream.contract import Batch, Positions, Source
+from sidestage.stream.iterables import PART, IterableSource, count_of
 
 T = TypeVar("T")
-
-PART = "all"
-_SLICE = 256
-_MOST_AHEAD = 4096
-"""How many items are taken from an iterator before somebody wants them."""
-
-_LOOK_SECONDS = 0.05
-_END_SECONDS = 0.5
-_PATIENCE_SECONDS = 1.0
-"""How long an iterator may take to finish what it is at, once nothing more is wanted of it."""
 
 
 class SequenceSource:
@@ -33,7 +21,7 @@ class SequenceSource:
 
     def open(self, resume: Positions) -> "SequenceReader":
         """Begin to read."""
-        return SequenceReader(self._items, _count(resume, self.name))
+        return SequenceReader(self._items, count_of(resume, self.name))
 
 
 class SequenceReader:
@@ -70,123 +58,6 @@ class SequenceReader:
         """Stop reading."""
 
 
-class IterableSource:
-    """Items that an iterator makes, in a thread of its own: nobody knows how long the next one takes.
-
-    Positions count items. Resumed, it makes those again that were dealt with, and passes over them.
-    """
-
-    def __init__(self, items: Iterable[Any], name: str) -> None:
-        self._items = items
-        self.name = name
-
-    def open(self, resume: Positions) -> "IterableReader":
-        """Begin to read."""
-        return IterableReader(iter(self._items), _count(resume, self.name), self.name)
-
-
-class IterableReader:
-    """Reads an iterator ahead, by a bounded number of items; what waits is handed over at once."""
-
-    def __init__(self, items: Iterator[Any], at: int, name: str) -> None:
-        self._items = items
-        self._at = at
-        self._waiting: deque[Any] = deque()
-        self._came = threading.Event()
-        self._went = threading.Event()
-        self._hungry = [True]  # whether to be woken by the next item; a list, which is read without a lock
-        self._over = False
-        self._closed = False
-        self._error: BaseException | None = None
-        self._given_up_at: float | None = None
-        self.thread = threading.Thread(target=self._pull, name=f"{name} reader", daemon=True)
-        self.thread.start()
-
-    def read(self, limit: int, wait: float) -> Sequence[Batch] | None:
-        """Return what waits; or what comes first within ``wait`` seconds. Raises what the iterator raised."""
-        waiting = self._waiting
-        if not waiting and not self._over:
-            self._came.clear()
-            self._hungry[0] = True
-            if not waiting and not self._over:
-                self._came.wait(wait)
-        over = self._over  # before looking: what comes after this is for the next time
-        take = waiting.popleft
-        items = [take() for _ in range(min(len(waiting), limit))]
-        self._went.set()
-        if items:
-            first, self._at = self._at, self._at + len(items)
-            return (Batch(PART, first, items, self._at),)
-        if not over:
-            return None if self._is_given_up() else ()
-        if self._error is not None:
-            raise self._error
-        return None
-
-    def stop(self) -> None:
-        """Take nothing more from the iterator; what was taken is still read.
-
-        An iterator that is at work on an item may finish it within a second, and is left alone then.
-        """
-        self._closed = True
-        self._given_up_at = time.monotonic() + _PATIENCE_SECONDS
-        self._hungry[0] = True
-        self._went.set()
-
-    def commit(self, positions: Positions) -> None:
-        """Note how far everything has been dealt with: an iterator does not want to know."""
-
-    def lost(self) -> Collection[str]:
-        """Return nothing: nobody else reads it."""
-        return ()
-
-    def close(self) -> None:
-        """Stop reading, and close a generator; one that is waiting for something hears of it later."""
-        self._closed = True
-        self._hungry[0] = True  # so that the next item is looked at
-        self._went.set()
-        self.thread.join(_END_SECONDS)
-
-    def _is_given_up(self) -> bool:
-        return self._given_up_at is not None and time.monotonic() >= self._given_up_at
-
-    def _pull(self) -> None:
-        items = self._items
-        try:
-            for _ in islice(items, self._at):
-                if self._closed:
-                    return
-            while not self._closed and self._pull_some():
-                self._wait_for_room()
-        except BaseException as error:  # noqa: BLE001 - told to whoever reads
-            self._error = error
-        finally:
-            self._over = True
-            self._came.set()
-            close = getattr(items, "close", None)
-            if close is not None and self._closed:
-                close()
-
-    def _pull_some(self) -> bool:
-        """Take some items; return whether there may be more."""
-        put, hungry, came = self._waiting.append, self._hungry, 0
-        for item in islice(self._items, _SLICE):
-            put(item)
-            came += 1
-            if hungry[0]:
-                hungry[0] = False
-                self._came.set()
-                if self._closed:
-                    return False
-        return came == _SLICE
-
-    def _wait_for_room(self) -> None:
-        while len(self._waiting) >= _MOST_AHEAD and not self._closed:
-            self._went.clear()
-            if len(self._waiting) >= _MOST_AHEAD:
-                self._went.wait(_LOOK_SECONDS)
-
-
 def source_of(given: Source[T] | Iterable[T] | AsyncIterable[T], name: str) -> Source[T]:
     """Return what is given as a source. Raises DefinitionError if nothing can be read from it."""
     if callable(getattr(given, "open", None)) and hasattr(given, "name") and not isinstance(given, PurePath):
@@ -195,20 +66,9 @@ def source_of(given: Source[T] | Iterable[T] | AsyncIterable[T], name: str) -> S
         return SequenceSource(given, name or type(given).__name__)
     if isinstance(given, Iterable) and not isinstance(given, str | bytes):
         return IterableSource(given, name or type(given).__name__)
+    if isinstance(given, AsyncIterable):
+        return AsyncIterableSource(given, name or type(given).__name__)
     raise DefinitionError(
         f"A stream cannot read from {type(given).__name__}.",
         hint="Give it a list, a generator, anything else to iterate over, or a source.",
     )
-
-
-def _count(resume: Positions, name: str) -> int:
-    position: Position = resume.get(PART, 0)
-    if not isinstance(position, int) or position < 0:
-        raise DefinitionError(
-            f"{name} cannot go on from {position!r}: its positions count items.",
-            hint="The checkpoint belongs to another source.",
-        )
-    return position
-
-
-__all__ = ["IterableSource", "Reader", "SequenceSource", "source_of"]

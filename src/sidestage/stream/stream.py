@@ -1,6 +1,6 @@
 """What a user writes: a stream, from its source to its sinks. Nothing happens until it is run."""
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Generic, TypeVar, cast, overload
 
@@ -9,6 +9,7 @@ from sidestage.policy.breaker import Breaker
 from sidestage.policy.rate import Rate
 from sidestage.policy.retry import Retry
 from sidestage.policy.surge import Surge
+from sidestage.stream.asynchronous import AsyncHandOver
 from sidestage.stream.cache import Cache, Found
 from sidestage.stream.contract import Sink, Source
 from sidestage.stream.failing import OnError
@@ -269,6 +270,14 @@ class Stream(Generic[T_co]):
         sink = HandOver()
         engine = self.to(cast("Sink[T_co]", sink)).engine()
         return sink.iterate(engine)
+
+    def __aiter__(self) -> AsyncIterator[T_co]:
+        """Run it, and yield what comes out, to coroutines, without blocking their event loop.
+
+        All else is as for ``__iter__``; whoever does not go on to the end calls ``aclose``.
+        """
+        sink = AsyncHandOver()
+        return sink.iterate(self.to(cast("Sink[T_co]", sink)).engine())
 
     def _then(self, node: Node) -> "Stream[Any]":
         stream: Stream[Any] = object.__new__(Stream)
