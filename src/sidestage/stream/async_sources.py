@@ -86,8 +86,9 @@ class AsyncIterableReader(IterableReader):
         asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._cancel)
 
     def _cancel(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
+        reading, self._reading = self._reading, None
+        if reading is not None:  # once: another time would interrupt its clean-up
+            reading.cancel()
 
     def _pull(self) -> None:
         try:
