@@ -18,7 +18,7 @@ from sidestage.stream.engine import Engine
 from sidestage.stream.flow import Flow
 from sidestage.stream.letter_file import LetterFile
 from sidestage.stream.phases import StreamCancelled, StreamTurned, ThreadsHang, runbook_of
-from sidestage.stream.settings import Ended, Settings
+from sidestage.stream.settings import Ended
 from sidestage.stream.signals import serve
 from sidestage.stream.watch_server import LOCAL, WatchServer
 
@@ -106,7 +106,7 @@ def command(
                 server.show(engine)
             return engine
 
-        ended = serve(begin, Settings().restart, SystemClock(), grace)
+        ended = serve(begin, found.settings.restart, SystemClock(), grace)
     _tell(ended, log, as_json=as_json)
     if log.cancelled is None:
         return 0

@@ -34,14 +34,19 @@ class Terms(TypedDict, total=False):
 class Flow:
     """A stream with its sinks. Immutable; each ``run`` begins anew."""
 
-    __slots__ = ("sinks",)
+    __slots__ = ("settings", "sinks")
 
-    def __init__(self, sinks: tuple[SinkNode, ...]) -> None:
+    def __init__(self, sinks: tuple[SinkNode, ...], settings: Settings | None = None) -> None:
         self.sinks = sinks
+        self.settings = settings or Settings()
+
+    def with_settings(self, settings: Settings) -> "Flow":
+        """Return the same flow, run with these settings wherever no others are given."""
+        return Flow(self.sinks, settings)
 
     def also(self, *others: "Flow") -> "Flow":
         """Run several together: what they have in common is done once."""
-        return Flow((*self.sinks, *(sink for other in others for sink in other.sinks)))
+        return Flow((*self.sinks, *(sink for other in others for sink in other.sinks)), self.settings)
 
     def layout(self) -> Layout:
         """Return which stages share a worker. Raises DefinitionError."""
@@ -49,7 +54,7 @@ class Flow:
 
     def explain(self, settings: Settings | None = None) -> str:
         """Return a drawing: which stages share a worker, what may wait where. Raises DefinitionError."""
-        return explained(self.layout(), settings or Settings())
+        return explained(self.layout(), settings or self.settings)
 
     def run(
         self,
@@ -80,7 +85,7 @@ class Flow:
                 listener=listener,
             ).run()
 
-        return run_again_if_lost(run, (settings or Settings()).restart, clock or SystemClock())
+        return run_again_if_lost(run, (settings or self.settings).restart, clock or SystemClock())
 
     async def arun(self, **terms: Unpack[Terms]) -> Ended:
         """Run as ``run`` does, and takes what that takes, without blocking the event loop.
@@ -97,7 +102,7 @@ class Flow:
         handlers of signals are put back in the end. Outside the main thread signals are left alone, which the
         listener is told. Raises as ``run`` does, and StreamHangs.
         """
-        restart = (terms.get("settings") or Settings()).restart
+        restart = (terms.get("settings") or self.settings).restart
         return serve(lambda: self.engine(**terms), restart, terms.get("clock") or SystemClock(), grace)
 
     def engine(
@@ -111,7 +116,7 @@ class Flow:
         listener: Listener | None = None,
     ) -> Engine:
         """Return what runs it, to be started, looked at, drained and cancelled."""
-        given = settings or Settings()
+        given = settings or self.settings
         time = clock or SystemClock()
         if checkpoint is not None and any(isinstance(node.sink, TransactionalSink) for node in self.sinks):
             raise DefinitionError(
