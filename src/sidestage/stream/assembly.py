@@ -11,7 +11,6 @@ from sidestage.errors import DefinitionError
 from sidestage.events import Listener
 from sidestage.policy.breaker import Circuit
 from sidestage.policy.rate import Bucket, Buckets
-from sidestage.policy.restart import Restarts
 from sidestage.policy.surge import Surge
 from sidestage.stream.cache import Lookup
 from sidestage.stream.failing import (
@@ -28,8 +27,9 @@ from sidestage.stream.failing import (
 from sidestage.stream.guards import Guards
 from sidestage.stream.layout import Layout, Segment
 from sidestage.stream.letters import Letters
+from sidestage.stream.logs import Logged
 from sidestage.stream.mailbox import Mailbox
-from sidestage.stream.metrics import Meter, StageCounts, add_up
+from sidestage.stream.metrics import Meter, StageCounts, add_up, estimated_cpu
 from sidestage.stream.nodes import (
     LimitNode,
     LookupNode,
@@ -38,13 +38,19 @@ from sidestage.stream.nodes import (
     SinkNode,
     SourceNode,
     WindowNode,
+    key_before,
 )
 from sidestage.stream.outlets import Turns
 from sidestage.stream.processes import require_picklable
+from sidestage.stream.recent import Recent
+from sidestage.stream.restarting import ToldRestarts
+from sidestage.stream.retuning import Retuner, Tuned
 from sidestage.stream.settings import Settings
+from sidestage.stream.spans import Spans
 from sidestage.stream.spreading import spread
 from sidestage.stream.surges import StageSurge, WatchedMeter
 from sidestage.stream.transactions import transactions_of
+from sidestage.stream.watch import Watch
 from sidestage.stream.windowed import Windows
 
 
@@ -65,10 +71,12 @@ class Assembly:
         listener: Listener | None,
     ) -> None:
         self.layout = layout
+        self.spans = Spans(settings.trace, clock) if settings.trace else None
+        self.recent = Recent(clock.monotonic)
+        self.listener = listener = Logged(listener)
         self.halt = Halt()
         self._settings = settings
         self.clock = clock
-        self.listener = listener
         self._meters: defaultdict[Node, list[Meter]] = defaultdict(list)
         self.letters = Letters(post)
         self.transactions = transactions_of(layout)
@@ -77,7 +85,7 @@ class Assembly:
         self.spread: Callable[[Any], int] = spread if self.windows.names else hash
         self.keeps_windows = threading.Event()
         """Whether windows stay open at the end, because somebody goes on with them."""
-        self.restarts = Restarts(settings.restart, random.random)
+        self.restarts = ToldRestarts(settings.restart, random.random, clock, listener)
         self.circuits = {
             node: Circuit(layout.names[node], node.breaker, clock, listener)
             for node in layout.nodes
@@ -121,22 +129,43 @@ class Assembly:
 
     def counts(self) -> tuple[StageCounts, ...]:
         """Return what each stage did so far, in the order of the description."""
-        return tuple(self._counts(node) for node in self.layout.nodes if not isinstance(node, SourceNode))
+        stages = (self._counts(node) for node in self.layout.nodes if not isinstance(node, SourceNode))
+        return self.recent.note(tuple(stages))
+
+    def cpu_elsewhere(self) -> float:
+        """Return the processor time, in seconds, that loops of coroutines and processes used for stages."""
+        return sum(meter.cpu for meters in self._meters.values() for meter in meters if meter.is_elsewhere)
+
+    def retuner(self) -> Retuner | None:
+        """Return what sets the bounds of mailboxes while the stream runs, if anything is to."""
+        if self._settings.buffer != "auto":
+            return None
+        tuned = [
+            Tuned(
+                self.layout.names[segment.head],
+                mailboxes,
+                tuple(self.layout.names[each] for each in segment.stages),
+            )
+            for segment, mailboxes in self.inlets.items()
+        ]
+        return Retuner(tuned, self._settings.chunk, self.counts, self.clock, self.listener)
 
     def _counts(self, node: Node) -> StageCounts:
         total = add_up(self._meters[node])
         lookup = self.lookups.get(node)
         segment = self.layout.segment_of[node]
-        pending = sum(each.pending for each in self.inlets.get(segment, ())) if segment.head is node else 0
+        inlets = self.inlets.get(segment, ()) if segment.head is node else ()
         return StageCounts(
             self.layout.names[node],
             segment.workers,
-            pending,
+            sum(each.pending for each in inlets),
             total.processed,
             sum(self.desks[node].errors.values()),
             total.seconds,
             tuple(total.buckets),
-            None if lookup is None else lookup.snapshot().makeshift,
+            makeshift=None if lookup is None else lookup.snapshot().makeshift,
+            cpu=estimated_cpu(total),
+            buffer=sum(each.most_items for each in inlets),
         )
 
     def _desk(self, node: Node, usual: OnError) -> Desk:
@@ -148,18 +177,25 @@ class Assembly:
                 hint="Name one: run(dead_letters=letters.append), or a file.",
             )
         return Desk(
-            name, on_error, node.manner.retry, self.letters.post, self.halt, random.random, self.rest_after
+            name,
+            on_error,
+            node.manner.retry,
+            self.letters.post,
+            self.halt,
+            random.random,
+            self.rest_after,
+            key_before(node),
         )
 
     def _mailboxes(self, segment: Segment) -> tuple[Mailbox, ...]:
         senders = self.layout.senders(segment.head)
         count = segment.threads if segment.keyed is not None else 1
-        return tuple(Mailbox(self._settings.buffer, self.halt, senders=senders) for _ in range(count))
+        return tuple(Mailbox(self._settings.first_buffer, self.halt, senders=senders) for _ in range(count))
 
-    def new_meter(self, node: Node) -> Meter:
+    def new_meter(self, node: Node, watch: Watch | None = None) -> Meter:
         """Return counts of a stage for one worker more."""
-        surge = self._surges.get(node)
-        meter = Meter() if surge is None else WatchedMeter(surge)
+        surge, name = self._surges.get(node), self.layout.names[node]
+        meter = Meter(name, watch) if surge is None else WatchedMeter(surge, name, watch)
         self._meters[node].append(meter)
         return meter
 

@@ -8,6 +8,7 @@ from sidestage.clock import Clock
 from sidestage.stream.chunk import Chunk, Ticket
 from sidestage.stream.metrics import Meter
 from sidestage.stream.operators import Step
+from sidestage.stream.spans import together
 
 
 class BatchOperator:
@@ -37,8 +38,9 @@ class BatchOperator:
         full = len(self._items) // self._size
         made = self._taken(full) if full else None
         self._meter.took(came, perf_counter() - began)
+        chunk.trail = self._meter.trail(chunk)
         if made is not None:
-            self._next.push(made)
+            self._push(*made)
 
     def due(self) -> float | None:
         """Return when the first item has waited long enough."""
@@ -51,31 +53,39 @@ class BatchOperator:
     def tick(self, now: float) -> None:
         """Pass on what has waited long enough."""
         if self._items and self._within is not None and now >= self._since + self._within:
-            self._next.push(self._taken(1))
+            self._push(*self._taken(1))
         self._next.tick(now)
 
     def flush(self) -> None:
         """Pass on the rest."""
         if self._items:
-            self._next.push(self._taken(1))
+            self._push(*self._taken(1))
         self._next.flush()
 
     def finish(self) -> None:
         """Pass on the rest: nothing more comes."""
         if self._items:
-            self._next.push(self._taken(1))
+            self._push(*self._taken(1))
         self._next.finish()
 
-    def _taken(self, count_of_lists: int) -> Chunk:
-        """Return the first items as a chunk of lists."""
+    def _push(self, lists: Chunk, traced: list[Chunk]) -> None:
+        """Push on lists, with the traces of those of their chunks that have one."""
+        lists.trail = together([each.trail for each in traced if each.trail is not None])
+        self._meter.follow(lists.trail)
+        self._next.push(lists)
+
+    def _taken(self, count_of_lists: int) -> tuple[Chunk, list[Chunk]]:
+        """Return the first items as a chunk of lists, and the chunks that they came in."""
         size, items = self._size, self._items
         upto = count_of_lists * size
         made = [items[at : at + size] for at in range(0, min(upto, len(items)), size)]
         tickets: dict[Ticket, None] = {}
+        chunks: list[Chunk] = []
         born = self._held[0][1].born
         left = min(upto, len(items))
         while left:
             count, chunk = self._held.popleft()
+            chunks.append(chunk)
             taken = min(left, count)
             left -= taken
             for ticket in chunk.tickets:
@@ -93,4 +103,4 @@ class BatchOperator:
             self._since = self._clock.monotonic()
         lists = Chunk(made, tuple(tickets), born)
         lists.weight = sum(map(len, made))
-        return lists
+        return lists, chunks

@@ -35,6 +35,7 @@ from sidestage.stream.operators import Copies, FilterOperator, FlatMapOperator, 
 from sidestage.stream.outlets import KeyedOutlet, Turn, TurnOutlet, WriteStep
 from sidestage.stream.processes import ProcessOperator
 from sidestage.stream.timed_writer import TimedWriter
+from sidestage.stream.watch import Branch, Leaving, Watch, Watched
 from sidestage.stream.windowed import WindowOperator
 
 _OPERATORS: dict[type[Node], type[Operator]] = {
@@ -63,6 +64,7 @@ class Lane:
     number: int
     open: list[Closing] = field(default_factory=list)
     turn: Turn | None = None
+    watch: Watch = field(default_factory=Watch)
 
     @contextmanager
     def closing(self) -> Iterator[None]:
@@ -100,11 +102,14 @@ class Chain:
             self._shared.halt,
             ordered=segment.ordered,
         )
-        return stage, self._followers(node)
+        return stage, Watched(self._followers(node), self._lane.watch)
 
     def _followers(self, node: Node) -> Step:
         steps = [self._entry(after) for after in self._layout.after[node]]
-        return steps[0] if len(steps) == 1 else Copies(steps)
+        if len(steps) == 1:
+            return steps[0]
+        watch = self._lane.watch
+        return Copies(steps if watch.spans is None else [Branch(step, watch) for step in steps])
 
     def _entry(self, node: Node) -> Step:
         """Return the way into a stage: itself, or its mailbox."""
@@ -117,20 +122,23 @@ class Chain:
         if keyed is not None and keyed is self._lane.segment.keyed:
             outlet = inlets[self._lane.number]
         elif keyed is not None:
-            desk, meter = self._shared.desks[keyed], self._shared.new_meter(keyed)
+            # In turn, chunks are sent by whichever worker comes to it, whom this one cannot watch.
+            watch = self._lane.watch if self._lane.turn is None else None
+            desk, meter = self._shared.desks[keyed], self._shared.new_meter(keyed, watch)
             outlet = KeyedOutlet(keyed.key, self._shared.spread, keyed.into, inlets, desk, meter)
-        return outlet if self._lane.turn is None else TurnOutlet(outlet, self._lane.turn)
+        way: Step = outlet if self._lane.turn is None else TurnOutlet(outlet, self._lane.turn)
+        return way if self._lane.watch.spans is None else Leaving(way, self._lane.watch)
 
     def _step(self, node: Node) -> Step:
         if isinstance(node, SinkNode):
-            return WriteStep(self._writer(node), self._shared.desks[node], self._shared.new_meter(node))
+            return WriteStep(self._writer(node), self._shared.desks[node], self._meter(node))
         following = self._followers(node)
         if isinstance(node, KeyNode | MergeNode):
             return following
         return self._operator(node, following)
 
     def _operator(self, node: Node, following: Step) -> Step:
-        desk, meter = self._shared.desks[node], self._shared.new_meter(node)
+        desk, meter = self._shared.desks[node], self._meter(node)
         match node:
             case WindowNode():
                 return self._windows_of(node, meter, following)
@@ -163,6 +171,9 @@ class Chain:
             meter,
             following,
         )
+
+    def _meter(self, node: Node) -> Meter:
+        return self._shared.new_meter(node, self._lane.watch)
 
     def _windows_of(self, node: WindowNode, meter: Meter, following: Step) -> Step:
         operator = WindowOperator(

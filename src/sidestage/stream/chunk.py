@@ -2,12 +2,16 @@
 
 import threading
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from sidestage.stream.contract import Batch, Position
+from sidestage.stream.traces import trace_of
+
+if TYPE_CHECKING:
+    from sidestage.stream.spans import Trail
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -19,16 +23,22 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 class Ticket:
-    """One batch of a source. It is settled when nothing that came of it is under way any more."""
+    """One batch of a source. It is settled when nothing that came of it is under way any more.
 
-    __slots__ = ("_ledger", "first", "next", "part", "pending", "source")
+    ``born`` is when it was read, ``settled`` is called when it is settled.
+    """
 
-    def __init__(self, batch: Batch, ledger: "Ledger") -> None:
+    __slots__ = ("_ledger", "born", "first", "next", "part", "pending", "settled", "size", "source")
+
+    def __init__(self, batch: Batch, ledger: "Ledger", born: float = 0.0) -> None:
         self.source = ledger.source
         self.part = batch.part
         self.first = batch.first
         self.next = batch.next
         self.pending = 1
+        self.size = len(batch.items)
+        self.born = born
+        self.settled: Callable[[], None] | None = None
         self._ledger = ledger
 
     def hold(self, times: int = 1) -> None:
@@ -46,10 +56,10 @@ class Chunk:
     There is more than one ticket where items of several batches were put together, and no origins then.
     ``sequence`` numbers chunks that are to leave a stage in the order in which they came; ``born`` is when
     its oldest item was read, in seconds of the monotonic clock. ``weight`` is how many items its items hold,
-    if those are lists.
+    if those are lists; ``trail`` how far its trace has come, if it is traced.
     """
 
-    __slots__ = ("born", "items", "origins", "sequence", "tickets", "weight")
+    __slots__ = ("born", "items", "origins", "sequence", "tickets", "trail", "weight")
 
     def __init__(
         self,
@@ -64,6 +74,7 @@ class Chunk:
         self.born = born
         self.sequence = 0
         self.weight = 0
+        self.trail: Trail | None = None
 
     def origin_of(self, index: int) -> Origin | None:
         """Return where the item with this index came from, if that is one batch."""
@@ -71,6 +82,12 @@ class Chunk:
             return None
         ticket = self.tickets[0]
         return Origin(ticket.part, ticket.first, index if self.origins is None else self.origins[index])
+
+    def trace_of(self, index: int) -> str | None:
+        """Return the trace id of the item with this index, if it came of one batch."""
+        if len(self.tickets) != 1:
+            return None
+        return trace_of(self.tickets[0], index if self.origins is None else self.origins[index])
 
     @property
     def load(self) -> int:
@@ -108,9 +125,9 @@ class Ledger:
         self._open: dict[str, deque[Ticket]] = {}
         self._reached: dict[str, Position] = {}
 
-    def issue(self, batch: Batch) -> Ticket:
-        """Return the ticket of a batch that has just been read."""
-        ticket = Ticket(batch, self)
+    def issue(self, batch: Batch, now: float = 0.0) -> Ticket:
+        """Return the ticket of a batch that has just been read, at ``now`` of the monotonic clock."""
+        ticket = Ticket(batch, self, now)
         with self._lock:
             self._open.setdefault(batch.part, deque()).append(ticket)
         return ticket
@@ -130,6 +147,8 @@ class Ledger:
             while queue and not queue[0].pending:
                 done = queue.popleft()
                 self._reached[done.part] = done.next
+        if ticket.settled is not None:
+            ticket.settled()
 
     def take_reached(self) -> dict[str, Position]:
         """Return, once, the positions that parts have reached since this was last asked."""
@@ -148,6 +167,11 @@ class Ledger:
             unsettled = [self._open.pop(part, None) for part in parts]
             untold = [self._reached.pop(part, None) for part in parts]
         return any(unsettled) or any(each is not None for each in untold)
+
+    def oldest(self) -> float | None:
+        """Return when the oldest batch was read of those under way, None if there are none."""
+        with self._lock:
+            return min((queue[0].born for queue in self._open.values() if queue), default=None)
 
     @property
     def unsettled(self) -> int:

@@ -9,7 +9,7 @@ import contextlib
 import queue
 import threading
 from collections.abc import Awaitable, Callable
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any
 
 from sidestage.stream.chunk import Chunk
@@ -49,6 +49,7 @@ class CoroutineStage:
         self._timeout = timeout
         self._desk = desk
         self._meter = meter
+        meter.is_elsewhere = True
         self._halt = halt
         self._ordered = ordered
         self._ready: queue.SimpleQueue[_Said] = queue.SimpleQueue()
@@ -57,6 +58,7 @@ class CoroutineStage:
         self._most_kept = max(_KEPT_PER_SLOT * most, _LEAST_KEPT)
         self._changed = threading.Condition()
         self._slots = asyncio.Semaphore(most)
+        self._cpu = 0.0
 
     def serve(self, inlet: Mailbox, following: Step) -> None:
         """Do all that comes, and hand it on. Raises Stopped, and what handing on raised."""
@@ -114,8 +116,18 @@ class CoroutineStage:
         except BaseException as error:  # noqa: BLE001 - raised again by whoever hands on
             self._ready.put(error)
             return
-        self._meter.took(len(chunk.items), perf_counter() - began)
+        seconds = perf_counter() - began
+        self._meter.took(len(chunk.items), seconds)
+        self._note_cpu(len(chunk.items))
+        if chunk.trail is not None:
+            chunk.trail = chunk.trail.stage(self._meter.stage, len(chunk.items), seconds)
         self._ready.put((number, chunk, list(done)))
+
+    def _note_cpu(self, items: int) -> None:
+        """Note what the loop's thread used since this was last asked, in that thread."""
+        now = thread_time()
+        self._meter.used(items, now - self._cpu)
+        self._cpu = now
 
     async def _one(self, item: Any) -> Any:
         try:

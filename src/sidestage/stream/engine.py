@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from time import thread_time
 from typing import Any
 
 from sidestage.clock import Clock
@@ -13,6 +14,7 @@ from sidestage.stream.barrier import Barrier, Keeper
 from sidestage.stream.chains import Chain, Lane
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.contract import Positions, Reader
+from sidestage.stream.exposition import exposition
 from sidestage.stream.failing import Abandoned, Stopped, StreamDied
 from sidestage.stream.feed import READ_SECONDS, Feed
 from sidestage.stream.layout import Segment
@@ -24,6 +26,7 @@ from sidestage.stream.operators import Step
 from sidestage.stream.outlets import Turn
 from sidestage.stream.phases import Phase
 from sidestage.stream.settings import Ended, Settings
+from sidestage.stream.watch import Watch
 
 
 class Engine:
@@ -44,6 +47,8 @@ class Engine:
         self._lock = threading.Lock()
         self.life = Life(_name(assembly), clock, assembly.listener, self._halt, self._undo)
         self._began = 0.0
+        self._cpu = 0.0
+        self._feeds: dict[str, Feed] = {}
 
     def _new_barrier(self) -> Barrier | None:
         """Return what takes checkpoints of all together, if there is need of it."""
@@ -110,6 +115,9 @@ class Engine:
                 if self._draining.is_set():
                     self._assembly.keeps_windows.set()
                 self._start_thread("checkpoints", partial(self._barrier.watch, self._drained))
+            retuner = self._assembly.retuner()
+            if retuner is not None:
+                self._start_thread("buffers", partial(retuner.watch, self._drained, self._halt))
             for segment in reversed(segments):
                 for number in range(segment.threads):
                     self._start_one(segment, number)
@@ -136,7 +144,9 @@ class Engine:
             raise StreamHangs(_hang(hanging), hint="Give calls that may block a timeout of their own.")
         complete = not (self._halt.is_set or self._draining.is_set())
         seconds = self._clock.monotonic() - self._began
-        return Ended(complete, seconds, self._assembly.letters.count, self.counts())
+        cpu = self._cpu + self._assembly.cpu_elsewhere()
+        reading = sum(feed.reading_cpu() for feed in self._feeds.values())
+        return Ended(complete, seconds, self._assembly.letters.count, self.counts(), cpu, reading)
 
     def drain(self, why: str = "request") -> None:
         """Read nothing more; finish what is under way. With a checkpoint open windows stay as they are."""
@@ -164,6 +174,18 @@ class Engine:
         """Return what each stage did so far."""
         return self._assembly.counts()
 
+    def lags(self) -> dict[str, float]:
+        """Return, by source, the age in seconds of the oldest items that are under way; 0 if none are."""
+        return {name: feed.lag() for name, feed in dict(self._feeds).items()}
+
+    def advice(self) -> str:
+        """Return who holds the others up of late, and what to do about it, as a sentence."""
+        return self._assembly.recent.advice(self.counts())
+
+    def metrics(self) -> str:
+        """Return all metrics in the text format that Prometheus reads."""
+        return exposition(self.counts(), self.lags())
+
     def _start_one(self, segment: Segment, number: int) -> None:
         names = self._assembly.layout.names
         name = f"{names[segment.head]} {number + 1}"
@@ -173,7 +195,8 @@ class Engine:
         else:
             inlets = self._assembly.inlets[segment]
             turns = self._assembly.turns.get(segment)
-            lane = Lane(segment, number, turn=None if turns is None else Turn(turns))
+            turn, watch = None if turns is None else Turn(turns), Watch(self._assembly.spans)
+            lane = Lane(segment, number, turn=turn, watch=watch)
             work = partial(self._serve, lane, inlets[number % len(inlets)])
         self._start_thread(name, work)
 
@@ -191,6 +214,9 @@ class Engine:
             died = StreamDied(f"A worker ended: {death!r}")
             died.__cause__ = death
             self._halt.stop(died)
+        finally:
+            with self._lock:
+                self._cpu += thread_time()
 
     def _serve(self, lane: Lane, inlet: Mailbox) -> None:
         """Do the stages of a segment on what comes into its mailbox."""
@@ -208,7 +234,7 @@ class Engine:
         self._has_ended()
 
     def _work(self, lane: Lane, inlet: Mailbox, step: Step) -> None:
-        turn = lane.turn
+        turn, watch = lane.turn, lane.watch
         monotonic, halt = self._clock.monotonic, self._halt
         while True:
             due = step.due()
@@ -216,12 +242,15 @@ class Engine:
             if chunk is not None:
                 if halt.is_set:
                     raise Stopped
+                watch.begin(chunk)
                 if turn is None:
                     step.push(chunk)
                 else:
                     turn.begin(chunk.sequence)
                     step.push(chunk)
                     turn.end()
+                if watch.on:
+                    watch.rest()
             elif inlet.asks_to_flush():
                 step.flush()
             elif inlet.is_over:
@@ -231,7 +260,7 @@ class Engine:
 
     def _feed(self, segment: Segment, node: SourceNode) -> None:
         """Read a source to its end, or until told to drain."""
-        lane = Lane(segment, 0)
+        lane = Lane(segment, 0, watch=Watch(self._assembly.spans))
         name, transactions = self._assembly.layout.names[node], self._assembly.transactions
         kept = transactions or self._checkpoint
         reader: Reader[Any] = node.source.open({} if kept is None else kept.positions(name))
@@ -244,7 +273,18 @@ class Engine:
                 step = Chain(self._assembly, lane).first_step()
                 keep = partial(self._keep, name) if self._barrier is None else None
                 is_bound = transactions is not None
-                feed = Feed(name, reader, step, self._settings, self._clock, keep, is_bound=is_bound)
+                feed = Feed(
+                    name,
+                    reader,
+                    step,
+                    self._settings,
+                    self._clock,
+                    keep,
+                    lane.watch,
+                    is_bound=is_bound,
+                )
+                feed.incoming = node.incoming
+                self._feeds[name] = feed
                 stack.callback(feed.commit)
                 self.life.opened()
                 self.life.await_boot()

@@ -10,7 +10,7 @@ from sidestage.stream.settings import Settings
 def explained(layout: Layout, settings: Settings) -> str:
     """Return one line for each group of stages that share workers, with what leads to it."""
     most = sum(
-        (settings.buffer if not isinstance(segment.head, SourceNode) else 0) * _inlets(segment)
+        (settings.first_buffer if not isinstance(segment.head, SourceNode) else 0) * _inlets(segment)
         + settings.chunk * segment.threads
         for segment in layout.segments
     )
@@ -31,7 +31,7 @@ def _line(layout: Layout, segment: Segment, settings: Settings) -> str:
         return f"{stages}  ({_who(segment)})"
     before = " and ".join(dict.fromkeys(_reached(layout, segment)))
     inlets = f"{_inlets(segment)} x " if _inlets(segment) > 1 else ""
-    return f"{before} --[{inlets}{settings.buffer:,} items]--> {stages}  ({_who(segment)})"
+    return f"{before} --[{inlets}{_room(settings)}]--> {stages}  ({_who(segment)})"
 
 
 def _reached(layout: Layout, segment: Segment) -> Iterator[str]:
@@ -65,6 +65,10 @@ def _order(segment: Segment) -> str:
     if segment.keyed is not None:
         return "in order by key"
     return "in order" if segment.ordered else "in any order"
+
+
+def _room(settings: Settings) -> str:
+    return f"{settings.first_buffer:,} items{' at first' if settings.buffer == 'auto' else ''}"
 
 
 def _inlets(segment: Segment) -> int:

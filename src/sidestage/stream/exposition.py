@@ -1,41 +1,68 @@
 """The counts of a stream in the text format that Prometheus reads (exposition format 0.0.4)."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from sidestage.stream.metrics import BOUNDS, StageCounts
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def exposition(stages: Sequence[StageCounts]) -> str:
-    """Return the metrics of all stages."""
-    return "\n".join(_lines(stages)) + "\n"
+class Family(NamedTuple):
+    """One metric: ``label`` is what its values are told apart by."""
+
+    name: str
+    kind: str
+    meaning: str
+    label: str = "stage"
 
 
-def _lines(stages: Sequence[StageCounts]) -> Iterator[str]:
-    yield from _family(
-        "pipeline_stage_in_pending", "gauge", "Items that wait before a stage.",
-        ((each.name, each.pending) for each in stages),
-    )  # fmt: skip
-    yield from _family(
-        "pipeline_stage_processed_total", "counter", "Items that a stage has dealt with.",
-        ((each.name, each.processed) for each in stages),
-    )  # fmt: skip
-    yield from _family(
-        "pipeline_stage_errors_total", "counter", "Items that a stage failed on.",
-        ((each.name, each.errors) for each in stages),
-    )  # fmt: skip
-    makeshift = [(each.name, each.makeshift) for each in stages if each.makeshift is not None]
-    if makeshift:
-        yield from _family(
-            "pipeline_stage_makeshift_total", "counter", "Items that a lookup had a makeshift answer for.",
-            makeshift,
-        )  # fmt: skip
-    name = "pipeline_stage_duration_seconds"
-    yield f"# HELP {name} Time that a stage takes for an item, the mean of its chunk."
-    yield f"# TYPE {name} histogram"
+PENDING = Family("pipeline_stage_in_pending", "gauge", "Items that wait before a stage.")
+PROCESSED = Family("pipeline_stage_processed_total", "counter", "Items that a stage has dealt with.")
+ERRORS = Family("pipeline_stage_errors_total", "counter", "Items that a stage failed on.")
+MAKESHIFT = Family(
+    "pipeline_stage_makeshift_total", "counter", "Items that a lookup had a makeshift answer for."
+)
+WORKERS = Family("pipeline_stage_workers", "gauge", "Workers of a stage.")
+BUSY = Family(
+    "pipeline_stage_utilisation_ratio", "gauge", "Share of its workers' time that a stage was busy of late."
+)
+BUFFER = Family("pipeline_stage_buffer_items", "gauge", "Items that may wait before a stage.")
+CPU = Family("pipeline_stage_cpu_seconds_total", "counter", "Processor time that a stage took, estimated.")
+DURATION = Family(
+    "pipeline_stage_duration_seconds",
+    "histogram",
+    "Time that a stage takes for an item, the mean of its chunk.",
+)
+LAG = Family("pipeline_source_lag_seconds", "gauge", "Age of the oldest items under way.", "source")
+
+FAMILIES = (PENDING, PROCESSED, ERRORS, MAKESHIFT, WORKERS, BUSY, BUFFER, CPU, DURATION, LAG)
+
+_VALUES: tuple[tuple[Family, Callable[[StageCounts], float | None]], ...] = (
+    (PENDING, lambda each: each.pending),
+    (PROCESSED, lambda each: each.processed),
+    (ERRORS, lambda each: each.errors),
+    (MAKESHIFT, lambda each: each.makeshift),
+    (WORKERS, lambda each: each.workers),
+    (BUSY, lambda each: each.busy),
+    (BUFFER, lambda each: each.buffer or None),
+    (CPU, lambda each: each.cpu),
+)
+
+
+def exposition(stages: Sequence[StageCounts], lags: Mapping[str, float] | None = None) -> str:
+    """Return the metrics of all stages, and of the sources, whose ``lags`` are seconds by name."""
+    return "\n".join(_lines(stages, lags or {})) + "\n"
+
+
+def _lines(stages: Sequence[StageCounts], lags: Mapping[str, float]) -> Iterator[str]:
+    for family, value in _VALUES:
+        yield from _family(family, ((each.name, value(each)) for each in stages))
+    yield from _family(LAG, lags.items())
+    name = DURATION.name
+    yield from _head(DURATION)
     for stage in stages:
-        label = _escaped(stage.name)
+        label = escaped(stage.name)
         seen = 0
         for bound, count in zip(BOUNDS, stage.buckets[:-1], strict=True):
             seen += count
@@ -45,12 +72,19 @@ def _lines(stages: Sequence[StageCounts]) -> Iterator[str]:
         yield f'{name}_count{{stage="{label}"}} {seen + stage.buckets[-1]}'
 
 
-def _family(name: str, kind: str, meaning: str, values: Iterable[tuple[str, int]]) -> Iterator[str]:
-    yield f"# HELP {name} {meaning}"
-    yield f"# TYPE {name} {kind}"
-    for stage, value in values:
-        yield f'{name}{{stage="{_escaped(stage)}"}} {value}'
+def _head(family: Family) -> Iterator[str]:
+    yield f"# HELP {family.name} {family.meaning}"
+    yield f"# TYPE {family.name} {family.kind}"
 
 
-def _escaped(label: str) -> str:
+def _family(family: Family, values: Iterable[tuple[str, float | None]]) -> Iterator[str]:
+    """Yield the lines of a metric; what is not known is left out."""
+    yield from _head(family)
+    for label, value in values:
+        if value is not None:
+            yield f'{family.name}{{{family.label}="{escaped(label)}"}} {value!r}'
+
+
+def escaped(label: str) -> str:
+    """Return the value of a label as it is written."""
     return label.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

@@ -45,7 +45,8 @@ class DeadLetter(NamedTuple):
     """An item that was set aside, with all that is known of it.
 
     ``attempt`` counts the tries, ``origin`` says where the item that it came of was read (None where several
-    batches were put together), ``born`` when, in seconds of the monotonic clock.
+    batches were put together), ``born`` when, in seconds of the monotonic clock. ``trace`` is the trace id of
+    that item. ``key`` is that of ``by_key``, None where stages since then have made something else of it.
     """
 
     stage: str
@@ -55,6 +56,8 @@ class DeadLetter(NamedTuple):
     attempt: int
     origin: Origin | None
     born: float
+    trace: str | None = None
+    key: Any = None
 
 
 Post = Callable[[DeadLetter], None]
@@ -128,6 +131,7 @@ class Desk:
     """Where one stage brings the items it fails on. Used by all workers of the stage.
 
     ``survive`` is told when a worker would have died of an item, and returns when a new one may go on.
+    ``key`` returns the key of an item.
     """
 
     def __init__(
@@ -139,6 +143,7 @@ class Desk:
         halt: Halt,
         chance: Callable[[], float],
         survive: Callable[[BaseException], None],
+        key: Callable[[Any], Any] | None = None,
     ) -> None:
         self._stage = stage
         self._on_error = on_error
@@ -147,6 +152,7 @@ class Desk:
         self._halt = halt
         self._chance = chance
         self._survive = survive
+        self._key = key
         self._lock = threading.Lock()
         self.errors: Counter[FailureClass] = Counter()
 
@@ -195,16 +201,36 @@ class Desk:
         error, failure = given_up.error, classify(given_up.error)
         with self._lock:
             self.errors[failure] += 1
+        if chunk.trail is not None:
+            chunk.trail.failed(self._stage, chunk.trace_of(index), failure)
         match self._on_error:
             case Default(value):
                 return Kept(gone=False, value=value)
             case Skip():
                 return _GONE
             case SetAside():
-                origin, attempt = chunk.origin_of(index), given_up.attempt
-                self._post(DeadLetter(self._stage, item, error, failure, attempt, origin, chunk.born))
+                self._post(self._letter(chunk, index, item, given_up))
                 return _GONE
-        raise failed(self._stage, item, error, chunk.origin_of(index)) from error
+        raise failed(self._stage, item, error, chunk, index) from error
+
+    def _letter(self, chunk: Chunk, index: int, item: Any, given_up: "GivenUp") -> DeadLetter:
+        return DeadLetter(
+            self._stage,
+            item,
+            given_up.error,
+            classify(given_up.error),
+            given_up.attempt,
+            chunk.origin_of(index),
+            chunk.born,
+            chunk.trace_of(index),
+            self._key_of(item),
+        )
+
+    def _key_of(self, item: Any) -> Any:
+        try:
+            return None if self._key is None else self._key(item)
+        except Exception:  # noqa: BLE001 - the item is what failed already
+            return None
 
     def _again(self, error: BaseException, call: Callable[[], Any]) -> Any:
         """Try again as often as is worth it; return what came of it. Raises _GivenUpError, Refused."""
@@ -253,11 +279,12 @@ class _GivenUpError(Exception):
         self.given_up = given_up
 
 
-def failed(stage: str, item: Any, error: Exception, origin: Origin | None) -> StreamFailed:
+def failed(stage: str, item: Any, error: Exception, chunk: Chunk, index: int) -> StreamFailed:
     """Return the error that ends a stream because of one item."""
-    where = (
-        "" if origin is None else f" (item {origin.index} of the batch at {origin.first} of {origin.part})"
-    )
+    origin, where = chunk.origin_of(index), ""
+    if origin is not None:
+        trace = chunk.trace_of(index)
+        where = f" (item {origin.index} of the batch at {origin.first} of {origin.part}, trace {trace})"
     return StreamFailed(
         f"The stage {stage!r} failed on {shown(item)}{where}: {type(error).__name__}: {error}",
         hint='Repair it, or let the stream carry on: on_error=SetAside() on the stage, or run(fail="soft").',

@@ -7,6 +7,8 @@ from sidestage.stream.chunk import Chunk, Ledger
 from sidestage.stream.contract import Position, Positions, Reader, TransactionLost
 from sidestage.stream.operators import Step
 from sidestage.stream.settings import Settings
+from sidestage.stream.spans import Incoming
+from sidestage.stream.watch import Watch
 
 READ_SECONDS = 0.1
 """How long a source waits at most before it hears that it is to stop."""
@@ -27,6 +29,7 @@ class Feed:
         settings: Settings,
         clock: Clock,
         keep: Callable[[Positions], None] | None,
+        watch: Watch | None = None,
         *,
         is_bound: bool = False,
     ) -> None:
@@ -39,6 +42,10 @@ class Feed:
         self._ledger = Ledger(name)
         self._is_bound = is_bound
         self._committed_at = clock.monotonic()
+        self._watch = watch or Watch()
+        self.incoming: Incoming | None = None
+        """What tells the trace that an item came with."""
+        self._items = 0
 
     def go_on(self) -> bool:
         """Read what is there, and push it on; return False at the end of the source.
@@ -49,23 +56,48 @@ class Feed:
         wait = READ_SECONDS
         if due is not None:
             wait = min(wait, max(0.0, due - self._clock.monotonic()))
+        began = self._watch.begin_reading()
         batches = self._reader.read(self._settings.chunk, wait)
+        if began is not None:
+            self._watch.end_reading(began, sum(len(batch.items) for batch in batches or ()))
         lost = self._reader.lost()
         if lost and self._ledger.forget(lost) and self._is_bound:
             raise TransactionLost(f"{self.name}: {', '.join(sorted(lost))} taken away by another reader")
         now = self._clock.monotonic()
         for batch in batches or ():
-            chunk = Chunk(batch.items, (self._ledger.issue(batch),), now)
+            chunk = Chunk(batch.items, (self._ledger.issue(batch, now),), now)
             if chunk.items:
-                self._step.push(chunk)
+                self._push(chunk)
             else:
                 chunk.settle()
         if due is not None and now >= due:
             self._step.tick(now)
+            if self._watch.on:
+                self._watch.rest()
         if now - self._committed_at >= self._settings.commit_every:
             self._committed_at = now
             self.commit()
         return batches is not None
+
+    def _push(self, chunk: Chunk) -> None:
+        watch = self._watch
+        self._items += len(chunk.items)
+        if watch.spans is not None:
+            watch.spans.begin(self.name, chunk, self.incoming)
+        watch.begin(chunk)
+        self._step.push(chunk)
+        if watch.on:
+            watch.rest()
+
+    def lag(self) -> float:
+        """Return the age, in seconds, of the oldest batch that is under way; 0 if there is none."""
+        oldest = self._ledger.oldest()
+        return 0.0 if oldest is None else self._clock.monotonic() - oldest
+
+    def reading_cpu(self) -> float:
+        """Return the processor time that reading took, in seconds, estimated from some of the readings."""
+        watch = self._watch
+        return watch.read_cpu / watch.read_items * self._items if watch.read_items else 0.0
 
     def stop(self) -> None:
         """Take nothing more from the source; what it has taken already is still read."""

@@ -26,7 +26,8 @@ class StoredLetter(msgspec.Struct, frozen=True):
     """A dead letter as it lies in the file.
 
     ``item`` holds an item that JSON can express, ``pickled`` any other that can be pickled (base64), and
-    ``shown`` what it looks like.
+    ``shown`` what it looks like. ``key`` is the key if JSON can express it, else what that looks like. Lines
+    written by earlier releases have neither ``trace`` nor ``key``.
     """
 
     at: datetime
@@ -40,6 +41,8 @@ class StoredLetter(msgspec.Struct, frozen=True):
     item: Any = None
     pickled: str | None = None
     is_replayable: bool = True
+    trace: str | None = None
+    key: Any = None
 
     def value(self) -> Any:
         """Return the item. Raises DataError if it could not be kept; unpickles what was pickled."""
@@ -154,7 +157,14 @@ def _stored(letter: DeadLetter, at: datetime) -> StoredLetter:
         item,
         pickled,
         is_replayable,
+        letter.trace,
+        _key(letter.key),
     )
+
+
+def _key(key: Any) -> Any:
+    plain, pickled, is_kept = _kept(key)
+    return plain if is_kept and pickled is None else _sayable(shown(key, _SHOWN))
 
 
 def _sayable(text: str) -> str:

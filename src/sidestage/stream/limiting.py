@@ -59,7 +59,7 @@ class LimitOperator(Limiter):
                 return
             if passed:
                 chunk.hold()
-                self._next.push(part_of(chunk, range(at - passed, at)))
+                self._push_part(part_of(chunk, range(at - passed, at)))
             self._wait(until)
 
 
@@ -190,6 +190,7 @@ class KeyLimitOperator(Limiter):
         parts = part_of(chunk, passing) if passing else None
         self._number += 1
         parcel = _Parcel(part_of(chunk, [index for index, _ in waiting]), self._number)
+        parcel.chunk.trail = self._meter.trail(chunk)
         for place, (_, key) in enumerate(waiting):
             self._held.setdefault(key, deque()).append((parcel, place))
         self.count += len(waiting)
@@ -213,6 +214,7 @@ class KeyLimitOperator(Limiter):
             parcel.left -= len(places)
             if parcel.left:
                 parcel.chunk.hold()
+            self._meter.follow(parcel.chunk.trail)
             self._next.push(part_of(parcel.chunk, places))
 
     def _is_full(self) -> bool:

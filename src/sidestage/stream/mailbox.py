@@ -28,6 +28,24 @@ class Mailbox(End):
         self._sequence = 0
         self._flushing = False
         self.pending = 0
+        self.came = 0
+        """How many items were put in so far, in how many ``chunks``."""
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks were put in so far."""
+        return self._sequence
+
+    @property
+    def most_items(self) -> int:
+        """How many items may wait in it; settable at any time."""
+        return self._most_items
+
+    @most_items.setter
+    def most_items(self, most: int) -> None:
+        with self._lock:
+            self._most_items = most
+            self._emptied.notify_all()
 
     def push(self, chunk: Chunk) -> None:
         """Put a chunk in, waiting while it is full. Raises Stopped."""
@@ -41,6 +59,7 @@ class Mailbox(End):
             self._sequence += 1
             self._chunks.append(chunk)
             self.pending += count
+            self.came += count
             self._filled.notify()
 
     def take(self, timeout: float | None) -> Chunk | None:

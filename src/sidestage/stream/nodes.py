@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Literal
 
 from sidestage.errors import DefinitionError
@@ -14,6 +15,7 @@ from sidestage.stream.cache import Cache, Found
 from sidestage.stream.contract import Sink, Source
 from sidestage.stream.failing import OnError
 from sidestage.stream.guard import Guard
+from sidestage.stream.spans import Incoming
 from sidestage.stream.windows import WindowPlan
 
 Place = Literal["thread", "process"]
@@ -65,6 +67,7 @@ class SourceNode(Node):
     """Where items come from."""
 
     source: Source[Any] = field(kw_only=True)
+    incoming: Incoming | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,6 +152,19 @@ class SinkNode(Node):
 
     sink: Sink[Any] = field(kw_only=True)
     breaker: Breaker | None = field(default=None, kw_only=True)
+
+
+def key_before(node: Node) -> Callable[[Any], Any] | None:
+    """Return what tells the key of an item that a stage gets; None if it has none, or is another by then."""
+    while node.before:
+        node = node.before[0]
+        if isinstance(node, KeyNode):
+            return node.key
+        if isinstance(node, WindowNode):
+            return attrgetter("key")
+        if not isinstance(node, FilterNode | LimitNode):
+            return None
+    return None
 
 
 def name_of(function: Callable[..., Any], kind: str) -> str:

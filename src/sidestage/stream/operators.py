@@ -78,6 +78,12 @@ class Onward:
         """Finish what follows."""
         self._next.finish()
 
+    def _push_part(self, part: Chunk) -> None:
+        """Push on one of several parts of a chunk; the others go on with the trace as it was before."""
+        part.trail = self._meter.trail(part)
+        self._next.push(part)
+        self._meter.follow(part.trail)
+
     def _hand_on(self, chunk: Chunk, came: int, began: float) -> None:
         """Count, and give the chunk to the next stage unless nothing is left of it."""
         self._meter.took(came, perf_counter() - began)
@@ -210,7 +216,7 @@ class FlatMapOperator(Operator):
         chunk.hold()
         part = Chunk(made, chunk.tickets, chunk.born, chunk.origins)
         self._relabel(part, upto - len(counts), counts)
-        self._next.push(part)
+        self._push_part(part)
 
     @staticmethod
     def _relabel(chunk: Chunk, first: int, counts: Sequence[int]) -> None:
@@ -233,6 +239,7 @@ class Copies:
             origins = None if chunk.origins is None else list(chunk.origins)
             copied = Chunk(list(chunk.items), chunk.tickets, chunk.born, origins)
             copied.sequence = chunk.sequence
+            copied.trail = chunk.trail
             other.push(copied)
         self._first.push(chunk)
 

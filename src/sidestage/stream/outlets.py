@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from sidestage.stream.chunk import Chunk
 from sidestage.stream.contract import Refused, Writer
-from sidestage.stream.failing import Desk, Halt, Stopped
+from sidestage.stream.failing import Desk, Halt, Stopped, shown
 from sidestage.stream.mailbox import Mailbox
 from sidestage.stream.metrics import Meter
 from sidestage.stream.operators import End
@@ -98,10 +98,21 @@ class KeyedOutlet(End):
         self._meter.took(len(chunk.items), perf_counter() - began)
         chunk.hold(sum(map(bool, parts)))
         single = len(chunk.tickets) == 1
+        trail = self._meter.trail(chunk)
         for items, label, mailbox in zip(parts, labels, self._mailboxes, strict=True):
             if items:
-                mailbox.push(Chunk(items, chunk.tickets, chunk.born, label if single else None))
+                part = Chunk(items, chunk.tickets, chunk.born, label if single else None)
+                if trail is not None:
+                    part.trail = trail.keyed(self._only_key(items))
+                mailbox.push(part)
         chunk.settle()
+
+    def _only_key(self, items: list[Any]) -> str | None:
+        """Return what the key of items looks like, if there is but one."""
+        try:
+            return shown(self._key(items[0])) if len(items) == 1 else None
+        except Exception:  # noqa: BLE001 - it was an error of this stage already
+            return None
 
     def flush(self) -> None:
         """Have all pass on what they hold."""

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from time import perf_counter
+from time import perf_counter, process_time_ns
 from typing import Any, NamedTuple
 
 from sidestage.clock import Clock
@@ -71,6 +71,7 @@ class ProcessOperator(Onward):
         clock: Clock,
     ) -> None:
         super().__init__(meter, following)
+        meter.is_elsewhere = True
         self._function = function
         self._timeout = timeout
         self._desk = desk
@@ -103,6 +104,7 @@ class ProcessOperator(Onward):
             else:
                 made.append(kept.value)
         chunk.become(made, gone)
+        self._meter.used(len(items), 0.0 if self._child is None else self._child.used())
         self._hand_on(chunk, len(items), began)
 
     def close(self) -> None:
@@ -223,6 +225,12 @@ class _Child:
         )
         self._process.start()
         theirs.close()
+        self._used = 0
+
+    def used(self) -> float:
+        """Return the seconds of processor time that its items took since this was last asked."""
+        before, self._used = self._used, int.from_bytes(self._place[8:16], "little")
+        return (self._used - before) / 1e9
 
     def ask(self, sent: _Parcel, timeout: float | None, halt: Halt) -> "list[Any] | Unreadable | _Death":
         """Return the answer, or how it ended instead. Raises Stopped."""
@@ -283,6 +291,7 @@ def _work(function: Callable[[Any], Any], pipe: Connection, name: str) -> None:
     """Do what comes through the pipe until its other end is closed. Runs in the process."""
     with open(name, "r+b") as file:  # noqa: PTH123 - of the process that started this one, by its name
         place = mmap.mmap(file.fileno(), mmap.PAGESIZE)
+    used = 0
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this one says when it is to end
     while True:
         try:
@@ -293,12 +302,15 @@ def _work(function: Callable[[Any], Any], pipe: Connection, name: str) -> None:
             _send(pipe, _parcel(Unreadable(_carried(error))))
             continue
         results: list[Any] = []
+        began = process_time_ns()
         for index, item in enumerate(items):
             _note(place, index)
             try:
                 results.append(function(item))
             except Exception as error:  # noqa: BLE001 - the one item is all that is lost
                 results.append(Failed(_carried(error)))
+        used += process_time_ns() - began
+        place[8:16] = used.to_bytes(8, "little")
         _send(pipe, _answer(results))
 
 

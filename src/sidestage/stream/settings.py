@@ -1,5 +1,7 @@
 """How a stream is run, and how that ended."""
 
+from typing import Literal
+
 import msgspec
 
 from sidestage.errors import DefinitionError
@@ -7,39 +9,56 @@ from sidestage.policy.restart import Restart
 from sidestage.policy.surge import Surge
 from sidestage.stream.metrics import StageCounts
 
+AUTO_CHUNKS = 4
+"""How many chunks may wait before each worker until more is known of the stages."""
+
 
 class Settings(msgspec.Struct, frozen=True):
     """How a stream is run. Raises DefinitionError for what makes no sense.
 
-    ``chunk``: how many items move together at most. ``buffer``: how many may wait before each worker.
-    ``commit_every``: seconds between two notes of how far the sources have been dealt with. ``restart``: how
-    often workers that died are started again, all together. ``grace``: seconds that workers may take to end
-    when they are told to stop, before they are named as hanging. ``surge``: which errors are too many, of
-    each stage that does not say so itself; None: nobody watches.
+    ``chunk``: how many items move together at most. ``buffer``: how many may wait before each worker;
+    with "auto" that follows what the stages do, beginning with ``AUTO_CHUNKS`` chunks. ``trace``: the share
+    of the chunks (0 to 1) whose way is told as spans of OpenTelemetry. ``commit_every``: seconds between two
+    notes of how far the sources have been dealt with. ``restart``: how often workers that died are started
+    again, all together. ``grace``: seconds that workers may take to end when they are told to stop, before
+    they are named as hanging. ``surge``: which errors are too many, of each stage that does not say so
+    itself; None: nobody watches.
     """
 
     chunk: int = 1024
-    buffer: int = 4096
+    buffer: int | Literal["auto"] = 4096
     commit_every: float = 1.0
     restart: Restart = Restart(delay=0.1)
     grace: float = 30.0
     surge: Surge | None = None
+    trace: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (self.chunk >= 1 and self.buffer >= 1 and self.commit_every >= 0 and self.grace >= 0):
+        buffer_holds = self.buffer == "auto" if isinstance(self.buffer, str) else self.buffer >= 1
+        times_hold = self.commit_every >= 0 and self.grace >= 0
+        if not (self.chunk >= 1 and buffer_holds and times_hold and 0 <= self.trace <= 1):
             raise DefinitionError(
                 f"{self} makes no sense.",
-                hint="chunk and buffer count items; commit_every and grace count seconds.",
+                hint='chunk and buffer count items, or buffer="auto"; commit_every and grace count '
+                "seconds; trace is a share from 0 to 1.",
             )
+
+    @property
+    def first_buffer(self) -> int:
+        """How many items may wait before each worker at the beginning."""
+        return AUTO_CHUNKS * self.chunk if isinstance(self.buffer, str) else self.buffer
 
 
 class Ended(msgspec.Struct, frozen=True):
     """How a run of a stream ended, and what each stage did.
 
-    ``complete``: the sources had come to their end, and all of it was dealt with.
+    ``complete``: the sources had come to their end, and all of it was dealt with. ``cpu`` is the processor
+    time of all its workers, in seconds, and ``reading`` the part of it that reading the sources took.
     """
 
     complete: bool
     seconds: float
     dead_letters: int
     stages: tuple[StageCounts, ...]
+    cpu: float = 0.0
+    reading: float = 0.0

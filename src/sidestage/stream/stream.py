@@ -46,7 +46,8 @@ class Stream(Generic[T_co]):
     """Items on their way through stages. Immutable: every method returns a new description.
 
     ``source`` is anything that can be iterated over, or a ``Source``. Used twice, a stream gives all its
-    items to both.
+    items to both. ``trace`` returns the W3C ``traceparent`` that an item came with, if any: the spans of a
+    traced chunk then link to it.
 
     >>> list(Stream([1, 2, 3]).map(lambda n: n * n).filter(lambda n: n > 1))
     [4, 9]
@@ -55,10 +56,14 @@ class Stream(Generic[T_co]):
     __slots__ = ("node",)
 
     def __init__(
-        self, source: Source[T_co] | Iterable[T_co] | AsyncIterable[T_co], *, name: str = ""
+        self,
+        source: Source[T_co] | Iterable[T_co] | AsyncIterable[T_co],
+        *,
+        name: str = "",
+        trace: Callable[[T_co], str | None] | None = None,
     ) -> None:
         given = source_of(source, name)
-        self.node: Node = SourceNode(given.name, source=given)
+        self.node: Node = SourceNode(given.name, source=given, incoming=trace)
 
     @overload
     def map(

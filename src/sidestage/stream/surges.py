@@ -12,6 +12,7 @@ from sidestage.policy.limits import seconds_text
 from sidestage.policy.surge import Surge, SurgeBegan, SurgeWatch
 from sidestage.stream.failing import Halt
 from sidestage.stream.metrics import Meter
+from sidestage.stream.watch import Watch
 
 
 class StageSurge:
@@ -49,8 +50,8 @@ class WatchedMeter(Meter):
 
     __slots__ = ("_surge",)
 
-    def __init__(self, surge: StageSurge) -> None:
-        super().__init__()
+    def __init__(self, surge: StageSurge, stage: str = "", watch: Watch | None = None) -> None:
+        super().__init__(stage, watch)
         self._surge = surge
 
     def took(self, items: int, seconds: float) -> None:

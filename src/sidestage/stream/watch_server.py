@@ -8,7 +8,7 @@ from typing import Any, Self
 import msgspec
 
 from sidestage.stream.engine import Engine
-from sidestage.stream.exposition import CONTENT_TYPE, exposition
+from sidestage.stream.exposition import CONTENT_TYPE
 from sidestage.stream.phases import RUNBOOK, Phase
 
 LOCAL = "127.0.0.1"
@@ -90,7 +90,7 @@ class WatchServer:
 
 def _metrics(engine: Engine) -> str:
     return (
-        f"{exposition(engine.counts())}"
+        f"{engine.metrics()}"
         "# HELP pipeline_phase The phase that the stream is in is 1.\n"
         "# TYPE pipeline_phase gauge\n"
         f'pipeline_phase{{phase="{engine.phase}"}} 1\n'

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.stream.places import Kept, Parts
 
@@ -34,6 +34,7 @@ plain: st.SearchStrategy[Any] = st.recursive(
 )
 
 
+@settings(deadline=None)  # files are synced
 @given(st.lists(plain, max_size=5))
 def test_items_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, items: list[Any]) -> None:
     path = tmp_path_factory.mktemp("letters") / "letters"

@@ -114,7 +114,7 @@ def test_a_key_that_cannot_be_had_concerns_its_item_only() -> None:
 def test_the_first_failure_ends_a_stream_and_says_where() -> None:
     source = Parts({"a": range(100)}, sizes=[10])
     with pytest.raises(
-        StreamFailed, match=r"'not_seven' failed on 7 \(item 7 of the batch at 0 of a\)"
+        StreamFailed, match=r"'not_seven' failed on 7 \(item 7 of the batch at 0 of a, trace [0-9a-f]{32}\)"
     ) as error:
         Stream(source).filter(bool).map(not_seven).to(Kept()).run()
     assert isinstance(error.value.__cause__, ValueError)
