@@ -191,6 +191,8 @@ def with_processes(scene: Scene) -> Engine:
     scene.there.set()
     engine = scene.start(flow)
     assert scene.sink.written.wait(PATIENT)
+    while engine._feeds["parts"]._items <= 12:  # or there would be nothing to hang on
+        time.sleep(0.001)
     return engine
 
 
