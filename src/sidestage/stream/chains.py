@@ -6,7 +6,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sidestage.policy.bulkhead import Bulkhead, ThreadBulkhead
 from sidestage.stream.assembly import Assembly, window_name
 from sidestage.stream.batching import BatchOperator
 from sidestage.stream.contract import Sink, Writer
@@ -199,9 +198,8 @@ class Chain:
 
     def _timed(self, node: SinkNode, timeout: float) -> Writer[Any]:
         shared = self._shared
-        name, alone = shared.layout.names[node], Bulkhead(calls=1, timeout=timeout)
-        threads = ThreadBulkhead(name, alone, shared.clock, shared.listener, shared.guards.look)
-        writer = TimedWriter(node.sink, threads)
+        name, look = shared.layout.names[node], shared.guards.look
+        writer = TimedWriter(name, node.sink, timeout, shared.clock, shared.listener, look)
         self._lane.open.append(writer)
         return writer
 

@@ -184,14 +184,18 @@ class CoroutineStage:
     def _push(self, chunk: Chunk, done: Done, following: Step) -> None:
         made: list[Any] = []
         gone: list[int] = []
+        failed = False
         for index, each in enumerate(done):
             if isinstance(each, GivenUp):
+                failed = True
                 kept = self._desk.decide(chunk, index, chunk.items[index], each)
                 if kept.gone:
                     gone.append(index)
                     continue
                 each = kept.value  # noqa: PLW2901
             made.append(each)
+        if failed:
+            self._meter.took(0, 0.0)  # whoever watches errors learns of them with the last chunk, too
         chunk.become(made, gone)
         if made:
             following.push(chunk)

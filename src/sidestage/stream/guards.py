@@ -15,7 +15,16 @@ from sidestage.stream.failing import Halt, Stopped
 from sidestage.stream.guard import Guard
 from sidestage.stream.guarded_calls import GuardedCall, GuardedCoroutine, Outage
 from sidestage.stream.layout import Layout
-from sidestage.stream.nodes import FilterNode, FlatMapNode, LookupNode, MapNode, Node, SinkNode
+from sidestage.stream.nodes import (
+    FilterNode,
+    FlatMapNode,
+    LookupNode,
+    MapNode,
+    MergeNode,
+    Node,
+    SinkNode,
+    SourceNode,
+)
 
 
 class _Place(NamedTuple):
@@ -126,6 +135,11 @@ def _require_guardable(layout: Layout) -> None:
     for node in layout.nodes:
         guard, name = node.manner.guard, layout.names[node]
         _require_endable(node, name)
+        if node.manner.surge is not None and isinstance(node, SourceNode | MergeNode):
+            raise DefinitionError(
+                f"{name!r} fails on no item, so there are no surges to watch for.",
+                hint="Call guarded(surge=...) after the stage that fails.",
+            )
         if guard is None:
             continue
         _require_called(node, name)

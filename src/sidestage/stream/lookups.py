@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from sidestage.stream.cache import Found, Lookup
 from sidestage.stream.chunk import Chunk
-from sidestage.stream.failing import Desk, Kept, WorkerDied
+from sidestage.stream.failing import Desk, Kept, Stopped, WorkerDied
 from sidestage.stream.metrics import Meter
 from sidestage.stream.operators import Onward, Step
 
@@ -57,6 +57,8 @@ class LookupOperator(Onward):
         """Return what there is for each item; the errors of keys are found, too."""
         try:
             return self._lookup.look_up(list(map(self._key, items)))
+        except Stopped:
+            raise
         except BaseException:  # noqa: BLE001 - of some item's key
             return [self._found_one(item) for item in items]
 
@@ -65,6 +67,8 @@ class LookupOperator(Onward):
             return self._lookup.look_up([self._key(item)])[0]
         except Exception as error:  # noqa: BLE001
             return Found(None, "failed", error)
+        except Stopped:
+            raise
         except BaseException as death:  # noqa: BLE001
             return Found(None, "failed", WorkerDied(f"its worker would have ended: {death!r}"))
 

@@ -2,11 +2,14 @@
 
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from sidestage.policy.bulkhead import CallLate, ThreadBulkhead
+from sidestage.clock import Clock
+from sidestage.events import Listener
+from sidestage.policy.bulkhead import Bulkhead, CallLate, ThreadBulkhead
 from sidestage.stream.contract import Sink, Writer
+from sidestage.stream.failing import Stopped
 
 T = TypeVar("T")
 
@@ -50,37 +53,53 @@ class TimedWriter(Generic[T]):
     """Opens, writes and closes in one thread of a bulkhead, which each may keep for its timeout.
 
     A writer that is late is given up, with its thread: whether its items arrive nobody knows, and the next
-    call opens another one. ``threads`` belongs to this writer, and makes one call at a time.
+    call opens another one. ``look`` raises Stopped if nobody is to wait for an answer any longer.
     """
 
-    def __init__(self, sink: Sink[T], threads: ThreadBulkhead) -> None:
+    def __init__(
+        self,
+        name: str,
+        sink: Sink[T],
+        timeout: float,
+        clock: Clock,
+        listener: Listener | None,
+        look: Callable[[], None],
+    ) -> None:
         self._sink = sink
-        self._threads = threads
+        self._look = look
+        self._is_closing = False
+        alone = Bulkhead(calls=1, timeout=timeout)
+        self._threads = ThreadBulkhead(name, alone, clock, listener, self._looks)
         try:
             self._opened: _Opened[T] | None = self._open()
         except BaseException:
-            threads.close()
+            self._threads.close()
             raise
 
     def write(self, items: Sequence[T]) -> None:
-        """Write items. Raises CallLate, NoPlace, and what the sink raises."""
+        """Write items. Raises CallLate, NoPlace, Stopped, and what the sink raises."""
         opened = self._opened
         if opened is None:
             opened = self._opened = self._open()
         try:
             self._threads.call(opened.write, items)
-        except CallLate:
+        except (CallLate, Stopped):
             self._opened = None
             opened.give_up()
             raise
 
     def close(self) -> None:
         """Stop writing. Raises CallLate, and what the sink raises."""
+        self._is_closing = True
         try:
             if self._opened is not None:
                 self._threads.call(self._opened.close)
         finally:
             self._threads.close()
+
+    def _looks(self) -> None:
+        if not self._is_closing:  # what is open is closed, also if all is to stop
+            self._look()
 
     def _open(self) -> _Opened[T]:
         return _Opened(self._threads.call(self._sink.open))

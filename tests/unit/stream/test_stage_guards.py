@@ -16,6 +16,7 @@ from sidestage.policy.breaker import Breaker, Circuit, CircuitOpen, CircuitTurne
 from sidestage.policy.bulkhead import Bulkhead, CallLate, ThreadBulkhead, ThreadWrittenOff
 from sidestage.policy.fallback import FallbackTurned
 from sidestage.policy.retry import Retry
+from sidestage.policy.surge import Surge
 from sidestage.stream.cache import Cache, Found
 from sidestage.stream.exposition import exposition
 from sidestage.stream.failing import DeadLetter, Halt, Stopped
@@ -203,6 +204,37 @@ def test_a_sink_that_does_not_answer_is_opened_anew(breaker: Breaker | None) -> 
     assert source.committed == {"a": 10}
     assert sink.opened == sink.closed == 2, "the writer that was given up is closed once it lets go"
     assert len(sink.threads) == 2
+
+
+def test_a_cancelled_stream_closes_sinks_that_have_timeouts() -> None:
+    """They once were not closed: whoever asked whether to stop was told so, and closed nothing."""
+    sink = Kept()
+    engine = Stream(_endless()).to(sink, timeout=LONG).engine()
+    engine.start()
+    assert sink.written.wait(LONG)
+    engine.cancel()
+    engine.join()
+    assert sink.opened == sink.closed == 1
+
+
+def _endless() -> Iterator[int]:
+    while True:
+        yield 1
+
+
+def test_a_cancelled_stream_leaves_a_sink_that_hangs_to_its_thread() -> None:
+    sink, source = Stalls(1), Parts({"a": [1, 2]})
+    engine = Stream(source).to(sink, timeout=LONG * 10).engine()
+    engine.start()
+    while not sink.threads:
+        time.sleep(0.001)
+    engine.cancel()
+    engine.join()
+    assert sink.closed == 0, "nobody closes what somebody is still at work with"
+    sink.let_go.set()
+    _await_threads()
+    assert sink.opened == sink.closed == 1
+    assert source.committed == {}
 
 
 def test_a_sink_that_never_answers_fails_its_items() -> None:
@@ -407,6 +439,8 @@ TIMED = Guard(name="crm", bulkhead=Bulkhead(timeout=1.0))
     ("stream", "why"),
     [
         (Stream([1]).batch(2).guarded(TIMED), "calls nothing"),
+        (Stream([1]).guarded(surge=Surge()), "fails on no item"),
+        (Stream([1]).merge().guarded(surge=Surge()), "fails on no item"),
         (Stream([1]).map(abs, on="process").guarded(TIMED), "processes"),
         (Stream([1]).flat_map(generated).guarded(TIMED), "generator"),
         (Stream([1]).map(abs, timeout=1.0).guarded(TIMED), "and a bulkhead"),
@@ -472,6 +506,27 @@ def test_a_lookup_has_a_timeout_too(hangs: Callable[..., Hangs]) -> None:
         lambda n: n, place, put, cache=Cache(default="?"), manner=Manner(timeout=SHORT)
     )
     assert list(stream) == [("known", 10), ("default", "?"), ("known", 30)]
+
+
+def test_a_cancelled_stream_leaves_a_lookup_that_hangs(hangs: Callable[..., Hangs]) -> None:
+    """It once counted as the death of a worker, and made a dead letter."""
+    place, source, letters = hangs(1), Parts({"a": [1, 2]}), list[DeadLetter]()
+    stream = Stream(source).look_up(lambda n: n, place, lambda n, _: n, manner=Manner(timeout=LONG * 10))
+    engine = stream.to(Kept()).engine(fail="soft", dead_letters=letters.append)
+    engine.start()
+    while not place.asked:
+        time.sleep(0.001)
+    engine.cancel()
+    engine.join()
+    assert letters == []
+    assert source.committed == {}
+
+
+def test_the_listener_hears_of_the_circuit_of_a_sink() -> None:
+    heard, sink = list[Event](), Kept(fail={1, 2, 3})
+    Stream([1]).to(sink, breaker=QUICK, name="index").run(listener=heard.append)
+    assert sink.items == [1]
+    assert turns(heard) == [("index", "open"), ("index", "half-open"), ("index", "closed")]
 
 
 def test_a_lookup_without_anything_to_give_fails_with_an_open_circuit() -> None:

@@ -124,3 +124,16 @@ def test_nobody_counts_where_nobody_watches() -> None:
     layout = flow.layout()
     plain = Assembly(layout, Settings(), HandClock(), fail="fast", post=None, listener=None)
     assert {type(plain.new_meter(node)) for node in layout.nodes} == {Meter}
+
+
+def test_a_surge_in_the_last_chunk_of_coroutines_is_told() -> None:
+    heard, letters = list[Event](), list[DeadLetter]()
+    Stream(["x"] * 60).map(twice_later, name="decode", workers=9).to(Kept()).run(
+        fail="soft",
+        dead_letters=letters.append,
+        settings=Settings(surge=Surge(least=50)),
+        listener=heard.append,
+    )
+    (began,) = surges(heard)
+    assert isinstance(began, SurgeBegan)
+    assert (began.items, began.failed) == (60, 60)
