@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.stream.places import Kept, Parts
 
 from sidestage.errors import StreamFailed
+from sidestage.policy.rate import Rate
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.chunk import Ledger
 from sidestage.stream.contract import Batch, Position
@@ -32,11 +33,21 @@ def fails_on(remainder: int) -> Callable[[int], int]:
 
 
 @st.composite
+def guards(draw: st.DrawFn, kind: str, workers: int | None) -> Work:
+    """A stage that changes nothing."""
+    if kind == "timed":
+        return lambda stream: stream.map(lambda n: n, workers=workers, timeout=60.0)
+    by = draw(st.sampled_from([None, lambda n: n % 3]))
+    rate, held = Rate(20_000, burst=draw(st.integers(1, 9))), draw(st.integers(1, 20))
+    return lambda stream: stream.limit(rate, by=by, held=held)
+
+
+@st.composite
 def stages(draw: st.DrawFn) -> tuple[Work, Model]:
     """A stage, and what it makes of a list of items that does not fail."""
     workers = draw(st.sampled_from([None, None, 1, 3]))
     ordered = draw(st.sampled_from([True, True, False]))
-    match draw(st.sampled_from(["map", "filter", "flat_map", "batch", "key"])):
+    match draw(st.sampled_from(["map", "timed", "filter", "flat_map", "batch", "limit", "key"])):
         case "map":
             bad = draw(st.integers(0, 20))
             work = fails_on(bad)
@@ -44,6 +55,8 @@ def stages(draw: st.DrawFn) -> tuple[Work, Model]:
                 lambda stream: stream.map(work, workers=workers, ordered=ordered),
                 lambda items: [item + 1 for item in items if item % 13 != bad],
             )
+        case "timed" | "limit" as guard:
+            return draw(guards(guard, workers)), list
         case "filter":
             divisor = draw(st.integers(1, 4))
             return (

@@ -166,8 +166,8 @@ def test_a_rate_is_never_exceeded_and_nothing_is_lost(
 def test_what_follows_is_seen_to_while_a_limit_waits() -> None:
     bench = Bench()
     batch = BatchOperator(100, 5.0, bench.clock, Meter(), bench.noted)
-    bench.limit(Rate(1, burst=1), batch).push(bench.chunk(list(range(12))))
-    assert [len(items) for items in bench.noted.items] == [5, 5], "lists do not wait for more than 5 s"
+    bench.limit(Rate(1, seconds=2.0), batch).push(bench.chunk(list(range(7))))
+    assert bench.noted.came == [(5.0, [0, 1, 2]), (11.0, [3, 4, 5])], "no list waits for more than 5 s"
 
 
 def test_whoever_waits_for_leave_hears_that_all_is_to_stop() -> None:
@@ -206,6 +206,14 @@ def test_a_key_that_must_wait_does_not_hold_up_others() -> None:
     assert bench.noted.origins == [0, 2, 0, 1, 3, 1]
     assert bench.ledger.take_reached() == {"a": 6}
     assert limit.count == 0
+
+
+def test_what_may_pass_at_once_keeps_its_order_also_between_keys() -> None:
+    bench = Bench()
+    chunk = bench.chunk([("a", 1), ("b", 1), ("a", 2), 7, ("b", 2)])
+    bench.by_key(Rate(9), on_error=Skip()).push(chunk)
+    assert bench.noted.items == [("a", 1), ("b", 1), ("a", 2), ("b", 2)]
+    assert bench.noted.origins == [0, 1, 2, 4]
 
 
 def test_what_comes_after_what_is_held_waits_behind_it() -> None:
