@@ -139,7 +139,7 @@ def require_key(source: KeysetPages, place: Place, connection: Connection) -> No
     if not any(unique <= key for unique in shape.unique):
         raise DefinitionError(
             f"The key {shown} of {source.name} is not unique: rows with the same key would be lost.",
-            hint="Add columns until a primary key or a unique index lies in it; or read a query, and see to it.",
+            hint="Add columns until it holds a primary key or unique index; or read a query, and see to it.",
         )
     nullable = [column.name for column in shape.columns if column.nullable and column.name in key]
     if nullable:
@@ -157,8 +157,8 @@ def position_of(bound: Bound) -> str:
 def bound_at(position: object, source: KeysetPages) -> Bound:
     """Return the key that a position is. Raises DefinitionError."""
     try:
-        values = msgspec.json.decode(position, type=list[int | float | str])  # type: ignore[arg-type]
-    except (msgspec.DecodeError, TypeError, ValueError):
+        values = msgspec.json.decode(str(position), type=list[int | float | str])
+    except msgspec.DecodeError:
         values = []
     if len(values) != len(source.key):
         raise DefinitionError(

@@ -47,7 +47,8 @@ class KeysetReader:
         self._source = source
         self._clock = clock or SystemClock()
         self._place = Place(source.url, f"Reading {source.name}", timeout=source.timeout, reads=True)
-        self._errors = errors_of_databases()
+        self._errors: tuple[type[Exception], ...] = errors_of_databases()
+        self._troubles: tuple[type[Exception], ...] = (ConnectorError, *self._errors)
         self._connection: Connection | None = self._place.connect(source.patience)
         try:
             require_key(source, self._place, self._connection)
@@ -84,7 +85,7 @@ class KeysetReader:
             return ()
         try:
             self._fetch()
-        except (ConnectorError, *self._errors) as error:
+        except self._troubles as error:
             self._meet(error)
             return ()
         self._lost_at, self._pause = None, _FIRST_PAUSE

@@ -1,4 +1,4 @@
-"""How far streams have come, in a table beside what they write; and the number that fences off late writers."""
+"""How far streams have come, in a table beside what they write; and numbers that fence off late writers."""
 
 import time
 from typing import Any, NamedTuple
@@ -31,6 +31,7 @@ class ProgressTable:
 
     def __init__(self, sink: SqlTransactionalTable, place: Place) -> None:
         self._stream = sink.stream
+        self._patience = sink.patience
         self._place = place
         self._schema = sink.table.rpartition(".")[0]
         self._name = place.quoted_table(f"{self._schema}.{TABLE}" if self._schema else TABLE)
@@ -73,8 +74,6 @@ class ProgressTable:
                 self._end(connection, before)
                 return Fence(self._stream, number)
 
-    _patience = 60.0
-
     def commit(self, connection: Connection, fence: Fence, progress: Progress) -> bool:
         """Write progress in the transaction that is open; return whether the fence still holds."""
         statement = text(
@@ -95,8 +94,8 @@ class ProgressTable:
             connection.rollback()
             try:
                 connection.exec_driver_sql(
-                    f"CREATE TABLE IF NOT EXISTS {self._name} (stream TEXT PRIMARY KEY, fence BIGINT NOT NULL,"
-                    " number BIGINT NOT NULL, progress TEXT, session TEXT NOT NULL)"
+                    f"CREATE TABLE IF NOT EXISTS {self._name} (stream TEXT PRIMARY KEY, "
+                    "fence BIGINT NOT NULL, number BIGINT NOT NULL, progress TEXT, session TEXT NOT NULL)"
                 )
                 connection.commit()
             except DBAPIError:
@@ -141,7 +140,8 @@ class ProgressTable:
         if not self._place.is_postgresql:
             return ""
         mine = text(
-            "SELECT pid::text || ' ' || backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+            "SELECT pid::text || ' ' || backend_start::text FROM pg_stat_activity "
+            "WHERE pid = pg_backend_pid()"
         )
         found = connection.scalar(mine)
         connection.rollback()

@@ -22,8 +22,14 @@ class SqlWriter:
     def __init__(self, sink: SqlTable, patience: float = 0.0) -> None:
         self._sink = sink
         self._place = Place(sink.url, f"Writing {sink.name}", timeout=sink.timeout, reads=False)
-        self._errors = errors_of_databases()
-        self._faults = (TypeError, ValueError, OverflowError, LookupError, *self._errors)
+        self._errors: tuple[type[Exception], ...] = errors_of_databases()
+        self._faults: tuple[type[Exception], ...] = (
+            TypeError,
+            ValueError,
+            LookupError,
+            OverflowError,
+            *self._errors,
+        )
         self._connection: Connection | None = self._place.connect(patience)
         try:
             shape = self._place.shape(self._connection, sink.table)
