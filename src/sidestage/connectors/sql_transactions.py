@@ -10,10 +10,10 @@ from sidestage.connectors.sql_faults import explain
 from sidestage.connectors.sql_progress import ProgressTable
 from sidestage.connectors.sql_table import SqlTransactionalTable
 from sidestage.connectors.sql_writer import SqlWriter
-from sidestage.stream.contract import Progress, Reader, Refused
+from sidestage.stream.contract import Progress, Reader, Refused, TransactionLost
 
 
-class SqlTransactionLost(ConnectorError):
+class SqlTransactionLost(ConnectorError, TransactionLost):
     """What was written since the last commit is undone, or nobody but the database knows."""
 
 

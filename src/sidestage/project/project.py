@@ -2,7 +2,7 @@
 
 import getpass
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -44,6 +44,7 @@ from sidestage.store.contract import Store, Upgradable
 from sidestage.store.records import Environment, Move, NewMove, PointerChange, Run
 
 if TYPE_CHECKING:
+    from sidestage.connectors.datasets import DatasetRows, DatasetTables
     from sidestage.project.comparing import Compared
 
 
@@ -284,6 +285,27 @@ class Project:
         if run is None:
             raise NotFound(f"The candidate {name!r} was never staged.", hint=f"sidestage stage --name {name}")
         return run.pipeline
+
+    def rows(
+        self, dataset: str, *, partitions: Collection[str] | None = None, environment: str = PRODUCTION
+    ) -> "DatasetRows":
+        """Return the published rows of a dataset as a source for a ``Stream``; see ``DatasetRows``.
+
+        Keep the project open until the stream has begun.
+        """
+        from sidestage.connectors.datasets import DatasetRows  # noqa: PLC0415 - few commands need it
+
+        lake = Lake(self.layout.lake)
+        return DatasetRows(self.store, lake, dataset, partitions=partitions, environment=environment)
+
+    def tables(
+        self, dataset: str, *, partitions: Collection[str] | None = None, environment: str = PRODUCTION
+    ) -> "DatasetTables":
+        """Return the same as ``rows`` does, as pyarrow Tables of many rows each."""
+        from sidestage.connectors.datasets import DatasetTables  # noqa: PLC0415 - few commands need it
+
+        lake = Lake(self.layout.lake)
+        return DatasetTables(self.store, lake, dataset, partitions=partitions, environment=environment)
 
     @property
     def _execution(self) -> Execution:
