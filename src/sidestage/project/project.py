@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -287,7 +287,12 @@ class Project:
         return run.pipeline
 
     def rows(
-        self, dataset: str, *, partitions: Collection[str] | None = None, environment: str = PRODUCTION
+        self,
+        dataset: str,
+        *,
+        partitions: Collection[str] | None = None,
+        environment: str = PRODUCTION,
+        partition_as: str = "",
     ) -> "DatasetRows":
         """Return the published rows of a dataset as a source for a ``Stream``; see ``DatasetRows``.
 
@@ -295,17 +300,22 @@ class Project:
         """
         from sidestage.connectors.datasets import DatasetRows  # noqa: PLC0415 - few commands need it
 
-        lake = Lake(self.layout.lake)
-        return DatasetRows(self.store, lake, dataset, partitions=partitions, environment=environment)
+        chosen: dict[str, Any] = {"partitions": partitions, "environment": environment}
+        return DatasetRows(self.store, Lake(self.layout.lake), dataset, partition_as=partition_as, **chosen)
 
     def tables(
-        self, dataset: str, *, partitions: Collection[str] | None = None, environment: str = PRODUCTION
+        self,
+        dataset: str,
+        *,
+        partitions: Collection[str] | None = None,
+        environment: str = PRODUCTION,
+        partition_as: str = "",
     ) -> "DatasetTables":
         """Return the same as ``rows`` does, as pyarrow Tables of many rows each."""
         from sidestage.connectors.datasets import DatasetTables  # noqa: PLC0415 - few commands need it
 
-        lake = Lake(self.layout.lake)
-        return DatasetTables(self.store, lake, dataset, partitions=partitions, environment=environment)
+        chosen: dict[str, Any] = {"partitions": partitions, "environment": environment}
+        return DatasetTables(self.store, Lake(self.layout.lake), dataset, partition_as=partition_as, **chosen)
 
     @property
     def _execution(self) -> Execution:
