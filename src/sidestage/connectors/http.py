@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LINK = re.compile(r'<([^>]*)>[^,]*;\s*rel="?([^",;]*)"?')
+_LINK = re.compile(r'<([^>]*)>((?:\s*;\s*[^\s=;,]+\s*=\s*(?:"[^"]*"|[^\s";,]*))*)')
+_RELATION = re.compile(r';\s*rel\s*=\s*"?([^";]*)', re.IGNORECASE)
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -96,7 +97,8 @@ class HttpPoll(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
 def linked_page(answer: Answer) -> str | None:
     """Return the next page as the header Link names it (RFC 8288, rel="next"), or None."""
-    for address, relation in _LINK.findall(answer.headers.get("link", "")):
-        if "next" in relation.split():
+    for address, more in _LINK.findall(answer.headers.get("link", "")):
+        relation = _RELATION.search(more)
+        if relation is not None and "next" in relation[1].lower().split():
             return str(urljoin(answer.url, address))
     return None

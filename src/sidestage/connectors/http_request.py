@@ -51,6 +51,7 @@ class Requests:
         ``own`` headers are sent to the server of ``url`` alone, ``more`` to whoever answers.
         """
         end = self._clock.monotonic() + self._timeout
+        more = {**urllib3.make_headers(accept_encoding=True), **more}
         at, given = url, {**own, **more}
         for _ in range(_MOST_REDIRECTS + 1):
             answer = self._once(at, given, end)

@@ -12,7 +12,7 @@ from sidestage.connectors.failure import ConnectorError
 from sidestage.connectors.keyset import KeysetPages
 from sidestage.connectors.keyset_query import Bound, PageQuery, bound_at, position_of, require_key
 from sidestage.connectors.sql_faults import errors_of_databases, explain, is_lost
-from sidestage.connectors.sql_place import Place
+from sidestage.connectors.sql_place import Place, disconnect
 from sidestage.errors import DefinitionError
 from sidestage.stream.contract import Batch, Positions
 
@@ -106,10 +106,7 @@ class KeysetReader:
         """Disconnect."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            try:
-                connection.close()
-            except self._errors:  # it was gone already
-                connection.invalidate()
+            disconnect(connection)
 
     def _piece(self, limit: int) -> Batch:
         """Return the next rows of the page, and note how far the range has been handed over."""

@@ -1,5 +1,6 @@
 """A database as a place that streams read from and write to: connect, and look at a table."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -141,6 +142,19 @@ class Place:
         raise ConnectorError(
             f"{self.doing} failed: there is no file {path}.", hint="Check the URL.", failure_class="bug"
         )
+
+
+def disconnect(connection: Connection) -> None:
+    """Close a connection, also one that the server has closed already; what was begun is undone."""
+    raw: Any = None
+    errors = errors_of_databases()
+    with contextlib.suppress(*errors):
+        raw = connection.connection.driver_connection
+    try:
+        connection.close()
+    except errors:  # undoing what was begun takes a connection that works
+        if raw is not None:
+            raw.close()
 
 
 def _usable(url: str, doing: str) -> URL:

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 
 from sidestage.connectors.failure import ConnectorError
 from sidestage.connectors.sql_faults import code_of, errors_of_databases, explain
-from sidestage.connectors.sql_place import Place
+from sidestage.connectors.sql_place import Place, disconnect
 from sidestage.connectors.sql_table import SqlTransactionalTable
 from sidestage.errors import DataError
 from sidestage.stream.contract import Progress
@@ -181,4 +181,4 @@ def read_progress(sink: SqlTransactionalTable) -> Progress:
             ) from error
         raise explain(error, doing) from error
     finally:
-        connection.close()
+        disconnect(connection)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from sidestage.connectors.failure import ConnectorError
 from sidestage.connectors.sql_faults import errors_of_databases, explain, is_lost_race, is_of_rows
 from sidestage.connectors.sql_loading import Loading, Row, Target, loading_for
-from sidestage.connectors.sql_place import Place
+from sidestage.connectors.sql_place import Place, disconnect
 from sidestage.connectors.sql_table import SqlTable
 from sidestage.stream.contract import Refused
 
@@ -71,10 +71,7 @@ class SqlWriter:
         """Disconnect; what was not committed is undone."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            try:
-                connection.close()
-            except self._errors:  # it was gone already
-                connection.invalidate()
+            disconnect(connection)
 
     def _ready(self) -> tuple[Connection, Loading]:
         if self._connection is None:
