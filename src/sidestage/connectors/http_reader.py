@@ -45,6 +45,7 @@ class HttpReader(Generic[T]):
         self._doing = f"Fetching {source.name}"
         self._clock = source.clock or SystemClock()
         self._at = _place_at(resume[PART], source) if PART in resume else Place(source.url)
+        self._reached = resume.get(PART, "")
         self._requests = Requests(
             self._doing, timeout=source.timeout, most_bytes=source.most_bytes, clock=self._clock
         )
@@ -96,13 +97,14 @@ class HttpReader(Generic[T]):
 
     def _piece(self, limit: int) -> Batch:
         """Return the next items; behind the last of a page, reading goes on at the next one."""
-        first = self._at
-        items = list(self._items[first.passed : first.passed + limit])
-        passed = first.passed + len(items)
-        self._at = msgspec.structs.replace(first, passed=passed, whole=passed == len(self._items))
+        first, at = self._reached, self._at
+        items = list(self._items[at.passed : at.passed + limit])
+        passed = at.passed + len(items)
+        self._at = msgspec.structs.replace(at, passed=passed, whole=passed == len(self._items))
         if passed == len(self._items):
             self._turn()
-        return Batch(PART, _text(first), items, _text(self._at))
+        self._reached = msgspec.json.encode(self._at).decode()
+        return Batch(PART, first, items, self._reached)
 
     def _turn(self) -> None:
         """Go to the next page, if there is one."""
@@ -175,10 +177,6 @@ class HttpReader(Generic[T]):
                 failure_class="bug",
             )
         return following
-
-
-def _text(place: Place) -> str:
-    return msgspec.json.encode(place).decode()
 
 
 def _place_at(position: Position, source: HttpPoll[T]) -> Place:
