@@ -38,7 +38,15 @@ from sidestage.stream.settings import Ended, Settings
 from sidestage.stream.sinks import Called, Collected
 from sidestage.stream.stream import Stream
 from sidestage.stream.watermarks import EventTime
-from sidestage.stream.windows import Windowed, WindowPlan, session, sliding, tumbling
+from sidestage.stream.windows import (
+    EarlyItem,
+    LateItem,
+    Windowed,
+    WindowPlan,
+    session,
+    sliding,
+    tumbling,
+)
 
 __all__ = [
     "Batch",
@@ -50,12 +58,14 @@ __all__ = [
     "Collected",
     "DeadLetter",
     "Default",
+    "EarlyItem",
     "Ended",
     "EventTime",
     "Flow",
     "Fold",
     "Found",
     "Guard",
+    "LateItem",
     "LetterFile",
     "Progress",
     "Raise",

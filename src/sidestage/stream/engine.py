@@ -14,14 +14,14 @@ from sidestage.stream.barrier import Barrier, Keeper
 from sidestage.stream.chains import Chain, Lane
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.contract import Positions, Reader
-from sidestage.stream.exposition import exposition
+from sidestage.stream.exposition import exposition, of_sinks
 from sidestage.stream.failing import Abandoned, Stopped, StreamDied
 from sidestage.stream.feed import READ_SECONDS, Feed
 from sidestage.stream.layout import Segment
 from sidestage.stream.life import Life
 from sidestage.stream.mailbox import Mailbox
 from sidestage.stream.metrics import StageCounts
-from sidestage.stream.nodes import MapNode, SourceNode, WindowNode
+from sidestage.stream.nodes import MapNode, SinkNode, SourceNode, WindowNode
 from sidestage.stream.operators import Step
 from sidestage.stream.outlets import Turn
 from sidestage.stream.phases import Phase
@@ -183,8 +183,10 @@ class Engine:
         return self._assembly.recent.advice(self.counts())
 
     def metrics(self) -> str:
-        """Return all metrics in the text format that Prometheus reads."""
-        return exposition(self.counts(), self.lags())
+        """Return all metrics in the text format that Prometheus reads, with what the sinks have to say."""
+        sinks = (node.sink for node in self._assembly.layout.nodes if isinstance(node, SinkNode))
+        asides = (node.beside for node in self._assembly.layout.nodes if isinstance(node, WindowNode))
+        return exposition(self.counts(), self.lags()) + of_sinks([*sinks, *asides])
 
     def _start_one(self, segment: Segment, number: int) -> None:
         names = self._assembly.layout.names

@@ -55,6 +55,12 @@ def exposition(stages: Sequence[StageCounts], lags: Mapping[str, float] | None =
     return "\n".join(_lines(stages, lags or {})) + "\n"
 
 
+def of_sinks(sinks: Iterable[object]) -> str:
+    """Return what sinks have to say: those with a method ``exposition``, which returns lines as these are."""
+    told = (getattr(sink, "exposition", None) for sink in sinks)
+    return "".join(say() for say in told if callable(say))
+
+
 def _lines(stages: Sequence[StageCounts], lags: Mapping[str, float]) -> Iterator[str]:
     for family, value in _VALUES:
         yield from _family(family, ((each.name, value(each)) for each in stages))
