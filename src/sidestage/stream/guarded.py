@@ -7,6 +7,7 @@ from sidestage.policy.breaker import Breaker, Circuit, Permit
 from sidestage.policy.failure import classify
 from sidestage.stream.contract import Refused, Writer
 from sidestage.stream.failing import Halt, Stopped
+from sidestage.stream.guarded_calls import BETWEEN
 
 
 class GuardedWriter:
@@ -50,7 +51,7 @@ class GuardedWriter:
             self._circuit.failed(permit, failure)
             if failure not in self._breaker.counts:
                 raise
-            if self._halt.is_set:
+            if self._halt.wait(self._breaker.pause * BETWEEN):
                 raise Stopped from error
             return False
         except BaseException:

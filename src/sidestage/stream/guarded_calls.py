@@ -13,7 +13,7 @@ from sidestage.policy.bulkhead import TaskBulkhead
 from sidestage.policy.failure import classify
 from sidestage.stream.failing import Halt, Stopped
 
-_BETWEEN = 0.02
+BETWEEN = 0.02
 """Of a breaker's pause: how long an item waits that failed while the circuit stays closed."""
 
 
@@ -22,7 +22,7 @@ class Outage:
 
     def __init__(self, circuit: Circuit, breaker: Breaker, patience: float | None, clock: Clock) -> None:
         self.circuit = circuit
-        self.between = breaker.pause * _BETWEEN
+        self.between = breaker.pause * BETWEEN
         self._breaker = breaker
         self._patience = patience
         self._clock = clock

@@ -2,13 +2,13 @@
 
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.stream.places import Kept, Parts
+from tests.unit.stream.places import Kept, Parts, PartsReader
 
 from sidestage.errors import DefinitionError, StreamFailed
 from sidestage.policy.rate import Bucket, Buckets, Rate
@@ -16,7 +16,7 @@ from sidestage.stream.aggregates import count
 from sidestage.stream.batching import BatchOperator
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.chunk import Chunk, Ledger
-from sidestage.stream.contract import Batch
+from sidestage.stream.contract import Batch, Position
 from sidestage.stream.failing import DeadLetter, Desk, Halt, OnError, Raise, SetAside, Skip, Stopped
 from sidestage.stream.limiting import Bounds, KeyLimitOperator, LimitOperator
 from sidestage.stream.metrics import Meter
@@ -401,3 +401,55 @@ def test_checkpoints_of_windows_wait_for_what_is_held_and_count_all_of_it(tmp_pa
     results = [(each.key, each.value) for each in sink.items]
     assert ended.complete
     assert results == [("all", 40)]
+
+
+class Halves(Parts):
+    """Gives the first half, and the other one once it may; says when it was told that something is done."""
+
+    def __init__(self, items: int) -> None:
+        super().__init__({"a": list(range(items // 2))}, [10])
+        self.told = threading.Event()
+        self.may_end = threading.Event()
+
+    def open(self, resume: Mapping[str, Position]) -> "HalvesReader":
+        return HalvesReader(self, {"a": int(resume.get("a", 0))})
+
+    def committing(self) -> None:
+        self.told.set()
+
+
+class HalvesReader(PartsReader):
+    def __init__(self, source: Halves, at: dict[str, int]) -> None:
+        super().__init__(source, at)
+        self._halves = source
+        self._ends = False
+
+    def read(self, limit: int, wait: float) -> Sequence[Batch] | None:
+        batches = super().read(limit, wait)
+        if batches is not None or self._ends or self._halves.may_end.is_set():
+            return batches
+        self._halves.may_end.wait(0.001)
+        return ()
+
+    def stop(self) -> None:
+        super().stop()
+        self._ends = True
+
+
+@pytest.mark.parametrize("end", ["drain", "cancel"])
+def test_windows_behind_a_limit_count_each_item_once_whatever_was_held(tmp_path: Any, end: str) -> None:
+    time_of = EventTime(at=float, disorder=1000.0)
+    plan = WindowPlan(windows=tumbling(1000), aggregate=count(), key=lambda n: n % 2, time=time_of)
+    checkpoint, sink, source = Checkpoint(tmp_path / "checkpoint"), Kept(), Halves(300)
+    flow = Stream(source).limit(Rate(2000, burst=1), by=lambda n: n % 2, held=20).window(plan).to(sink)
+    terms = Settings(commit_every=0.005, chunk=10, buffer=10)
+    engine = flow.engine(checkpoint=checkpoint, settings=terms)
+    engine.start()
+    assert source.told.wait(30)
+    getattr(engine, end)()
+    engine.join()
+    assert sink.items == []
+    source.parts = {"a": list(range(300))}
+    source.may_end.set()
+    flow.run(checkpoint=checkpoint, settings=terms)
+    assert {each.key: each.value for each in sink.items} == {0: 150, 1: 150}

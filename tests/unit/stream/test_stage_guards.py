@@ -21,6 +21,7 @@ from sidestage.stream.cache import Cache, Found
 from sidestage.stream.exposition import exposition
 from sidestage.stream.failing import DeadLetter, Halt, Stopped
 from sidestage.stream.guard import Guard
+from sidestage.stream.guarded import GuardedWriter
 from sidestage.stream.guarded_calls import GuardedCall, Outage
 from sidestage.stream.nodes import Manner
 from sidestage.stream.settings import Settings
@@ -28,7 +29,7 @@ from sidestage.stream.stream import Stream
 from sidestage.testing.turned_clock import HandClock
 
 QUICK = Breaker(in_a_row=3, pause=0.02, longest=0.05, least=100)
-SHORT = 0.05
+SHORT = 0.3
 LONG = 30.0
 
 
@@ -235,6 +236,14 @@ def test_a_cancelled_stream_leaves_a_sink_that_hangs_to_its_thread() -> None:
     _await_threads()
     assert sink.opened == sink.closed == 1
     assert source.committed == {}
+
+
+def test_a_sink_that_fails_is_not_called_again_at_once_while_its_circuit_is_closed() -> None:
+    """It once was: as fast as it could fail, where the breaker looked at shares only."""
+    clock, sink = HandClock(), Kept(fail={1, 2, 3})
+    breaker = Breaker(in_a_row=None, least=100, pause=10.0)
+    GuardedWriter(sink, Circuit("kept", breaker, clock), breaker, HandHalt(clock)).write([1])
+    assert (sink.calls, clock.monotonic()) == (4, pytest.approx(3 * 0.2))
 
 
 def test_a_sink_that_never_answers_fails_its_items() -> None:
