@@ -12,6 +12,7 @@ from sidestage.policy.surge import Surge
 from sidestage.stream.asynchronous import AsyncHandOver
 from sidestage.stream.cache import Cache, Found
 from sidestage.stream.contract import Sink, Source
+from sidestage.stream.entrance import way_in
 from sidestage.stream.failing import OnError
 from sidestage.stream.flow import Flow
 from sidestage.stream.guard import Guard
@@ -29,7 +30,6 @@ from sidestage.stream.nodes import (
     Node,
     Place,
     SinkNode,
-    SourceNode,
     WindowNode,
     name_of,
 )
@@ -62,8 +62,7 @@ class Stream(Generic[T_co]):
         name: str = "",
         trace: Callable[[T_co], str | None] | None = None,
     ) -> None:
-        given = source_of(source, name)
-        self.node: Node = SourceNode(given.name, source=given, incoming=trace)
+        self.node: Node = way_in(source_of(source, name), trace)
 
     @overload
     def map(
