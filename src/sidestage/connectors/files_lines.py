@@ -5,7 +5,7 @@ import io
 import os
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from sidestage.errors import DataError
 
@@ -69,7 +69,7 @@ class LineFile:
         self._next = 0
         self._raw = opened(path)
         self._found = os.fstat(self._raw.fileno())
-        self._file: IO[bytes] = gzip.GzipFile(fileobj=self._raw) if self.is_packed else self._raw
+        self._file = cast("IO[bytes]", gzip.GzipFile(fileobj=self._raw)) if self.is_packed else self._raw
         try:
             self._go_to(at)
         except BaseException:
@@ -155,7 +155,7 @@ def opened(path: Path) -> IO[bytes]:
 
 
 def check_same(path: Path, found: os.stat_result) -> None:
-    """Raise DataError if another file than was found lies at a path now. One that is gone was read in time."""
+    """Raise DataError if another file lies at a path than was found. One that is gone was read in time."""
     try:
         now = path.stat()
     except FileNotFoundError:

@@ -1,4 +1,7 @@
-"""Parquet files as sources of a stream: rows as dicts, or tables. Each file is a part; positions count rows."""
+"""Parquet files as sources of a stream: rows as dicts, or tables.
+
+Each file is a part, and positions count rows.
+"""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -85,11 +88,7 @@ class _ParquetFile:
             raise self._damaged(error) from error
         try:
             self._columns = self._checked(columns)
-            if at > self._file.metadata.num_rows:
-                raise DataError(
-                    f"{path} has {self._file.metadata.num_rows:,} rows; reading was to go on behind {at:,}.",
-                    hint="It is another file than was read before. Give each file a name of its own.",
-                )
+            self._require_rows(at)
         except BaseException:
             self.close()
             raise
@@ -121,10 +120,16 @@ class _ParquetFile:
         there = self._file.schema_arrow.names
         missing = [column for column in columns if column not in there]
         if missing:
-            raise DataError(
-                f"{self._path} has no column {missing[0]!r}.", hint=f"It has {', '.join(there)}."
-            )
+            raise DataError(f"{self._path} has no column {missing[0]!r}.", hint=f"It has {', '.join(there)}.")
         return list(columns)
+
+    def _require_rows(self, count: int) -> None:
+        there = self._file.metadata.num_rows
+        if count > there:
+            raise DataError(
+                f"{self._path} has {there:,} rows; reading was to go on behind {count:,}.",
+                hint="It is another file than was read before. Give each file a name of its own.",
+            )
 
     def _damaged(self, error: Exception) -> DataError:
         return DataError(

@@ -241,7 +241,9 @@ class TailReader(Generic[T]):
             status = _status(path)
             if status is None or not stat.S_ISREG(status.st_mode) or status.st_mtime_ns < file.written_at():
                 continue
-            if status.st_ino != file.number and not any(each.is_begun_by(path) for each in (*self._done, file)):
+            if status.st_ino != file.number and not any(
+                each.is_begun_by(path) for each in (*self._done, file)
+            ):
                 later.append(Successor(status.st_mtime_ns, path, status.st_ino))
         return sorted(later)
 

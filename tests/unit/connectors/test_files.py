@@ -3,6 +3,7 @@
 import csv
 import gzip
 import io
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,7 +62,7 @@ def resumed_anywhere(source: Source[Any], path: Path) -> None:
     for batch in read:
         done += batch.items
         assert done + items(source, {str(path): batch.next}) == everything
-    for one, other in zip(read, read[1:], strict=False):
+    for one, other in itertools.pairwise(read):
         assert one.next == other.first
 
 
@@ -85,7 +86,9 @@ def test_bytes_of_any_kind_are_cut_and_put_together_again(tmp_path_factory, data
     path.write_bytes(data)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(files_lines, "BLOCK", 7)
-        wanted = [line.removesuffix(b"\n") if not line.endswith(b"\r\n") else line[:-2] for line in io.BytesIO(data)]
+        wanted = [
+            line.removesuffix(b"\n") if not line.endswith(b"\r\n") else line[:-2] for line in io.BytesIO(data)
+        ]
         assert items(RawLines(path)) == wanted
         resumed_anywhere(RawLines(path), path)
 
@@ -285,7 +288,7 @@ def test_a_line_without_end_does_not_fill_the_memory(tmp_path, monkeypatch):
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "cp037", "nonsense"])
 def test_encodings_that_cannot_be_cut_into_lines_are_refused(encoding):
     for make in (Lines, CsvRows):
-        with pytest.raises(DefinitionError, match="encoding|without being decoded"):
+        with pytest.raises(DefinitionError, match=r"encoding|without being decoded"):
             make("x", encoding=encoding)
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
-from tests.unit.connectors.test_files import batches, items, resumed_anywhere, values
+from tests.unit.connectors.test_files import batches, drained, items, resumed_anywhere, values
 
 from sidestage.connectors import parquet_files
 from sidestage.connectors.parquet_files import ParquetRows, ParquetTables
@@ -64,15 +64,11 @@ def test_what_is_no_parquet_or_is_another_file_is_told(tmp_path):
     reader.read(1, 0.0)
     written(tmp_path / "other", 30, 2).replace(path)
     with pytest.raises(DataError, match="was replaced"):
-        while reader.read(10, 0.0) is not None:
-            pass
-    reader.close()
+        drained(reader)
     reader = ParquetRows([path, written(tmp_path / "y", 1, 1)]).open({})
     (tmp_path / "y").unlink()
     with pytest.raises(DataError, match="y is gone"):
-        while reader.read(10, 0.0) is not None:
-            pass
-    reader.close()
+        drained(reader)
 
 
 def test_each_table_is_a_batch(tmp_path):

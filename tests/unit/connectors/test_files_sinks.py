@@ -117,7 +117,7 @@ def test_several_write_at_once_and_no_line_is_broken(tmp_path):
 
 
 def test_standard_output_shows_lines(capsys):
-    print("before")
+    sys.stdout.write("before\n")
     sink = StandardOutput()
     Stream(["one", 2, b"three"]).to(sink).run()
     with pytest.raises(Refused) as caught:
