@@ -305,10 +305,6 @@ class TestParquetFolder(SinkContract):
     def place(self, request: pytest.FixtureRequest, tmp_path: Path) -> PartFiles:
         return self.places[request.param](tmp_path)
 
-    def test_what_is_refused_is_named_and_all_others_are_written(self, place: Any) -> None:
-        """Without a schema the first rows decide, also in a list that has bad ones."""
-        super().test_what_is_refused_is_named_and_all_others_are_written(place)
-
 
 class TransactedFiles(PartFiles):
     def bad(self) -> Any:

@@ -1,6 +1,7 @@
 """Tables of Arrow made of items, and which items no table can be made of."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import pyarrow as pa
@@ -70,7 +71,10 @@ class Tables:
         for row in rows:
             if not row.keys() <= names:
                 raise ValueError(f"There is no column {min(map(str, row.keys() - names))!r}.")
-        return self._checked(pa.Table.from_pylist(list(rows), schema=self._schema))
+        columns = {field.name: [row.get(field.name) for row in rows] for field in self._schema}
+        for field in self._schema:
+            _require_kept(field.name, columns[field.name], field.type)
+        return self._checked(pa.table(columns, schema=self._schema))
 
     def _of_table(self, given: pa.Table | pa.RecordBatch) -> pa.Table:
         table = pa.Table.from_batches([given]) if isinstance(given, pa.RecordBatch) else given
@@ -93,6 +97,25 @@ def _rows_of(item: object) -> Sequence[Row]:
         if not isinstance(row, Mapping):
             raise TypeError(f"A row is a mapping by column, not {type(row).__name__}.")
     return rows
+
+
+def _require_kept(name: str, values: Sequence[Any], kind: pa.DataType) -> None:
+    """Raise ValueError for what Arrow would cut silently: fractions of numbers, unknown fields of records."""
+    if pa.types.is_integer(kind) or pa.types.is_temporal(kind):
+        types = set(map(type, values))
+        if any(issubclass(each, Real) and not issubclass(each, Integral) for each in types):
+            raise ValueError(f"The column {name!r} is of {kind}, which has no fractions.")
+    elif pa.types.is_struct(kind):
+        known = {field.name for field in kind}
+        records = [value for value in values if isinstance(value, Mapping)]
+        for unknown in (record.keys() - known for record in records):
+            if unknown:
+                raise ValueError(f"{name!r} has no field {min(map(str, unknown))!r}.")
+        for field in kind:
+            _require_kept(f"{name}.{field.name}", [record.get(field.name) for record in records], field.type)
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        some = [value for value in values if isinstance(value, list | tuple)]
+        _require_kept(name, [each for value in some for each in value], kind.value_type)
 
 
 def _schema_of(rows: Sequence[Row]) -> pa.Schema:

@@ -58,14 +58,14 @@ class QueueReader:
             limit += 2
         if self._is("waits for more") and wait > 1:
             time.sleep(2)
-        items = self._place.items[self._at : self._at + limit]
-        if self._is("sees nothing new") and not self._place.ends:
-            items = self._place.items[self._at : min(self._at + limit, self._known)]
-        if not items:
-            return self._nothing(wait)
+        end = self._known if self._is("sees nothing new") else len(self._place.items)
+        items = self._place.items[self._at : min(self._at + limit, end)]
+        return self._batch(items) if items else self._nothing(wait)
+
+    def _batch(self, items: list[str]) -> Sequence[Batch]:
         first, self._at = self._at, self._at + len(items)
         if self._is("out of order") and len(items) > 1:
-            items = items[::-1]
+            items.reverse()
         if self._is("loses one") and first < 20 <= self._at:
             items = items[1:]
         if self._is("loses at stop") and self._at > 10:
