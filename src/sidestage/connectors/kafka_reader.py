@@ -140,6 +140,8 @@ class KafkaReader(Generic[T]):
 
     def close(self) -> None:
         """Send what is to be committed, for a few seconds if the broker is away, and leave the group."""
+        if self._closing.is_set():
+            return
         self._closing.set()
         self._keeper.join()
         with self._lock:

@@ -84,6 +84,9 @@ class KafkaTransactionalWriter(KafkaWriter):
 
     def close(self) -> None:
         """Undo what was not committed, and disconnect."""
+        if self._is_closed:
+            return
+        self._is_closed = True
         if self._begun:
             try:
                 self._producer.abort_transaction(ABORT_SECONDS)

@@ -41,6 +41,7 @@ class KafkaWriter:
         self._failed: dict[int, KafkaError] = {}
         self._reports: list[Report] = []
         self._problem: ConnectorError | None = None
+        self._is_closed = False
         reach: dict[str, Any] = {**sink.settings, "bootstrap.servers": sink.servers, "error_cb": self._heard}
         admin = AdminClient(reach, logger=LOGGER)
         require_topics(admin, (sink.topic,), self._doing, self._take_problem)
@@ -63,8 +64,10 @@ class KafkaWriter:
 
     def close(self) -> None:
         """Drop what was not acknowledged, of which ``write`` has told, and disconnect."""
-        self._producer.purge()
-        self._producer.close()
+        if not self._is_closed:
+            self._is_closed = True
+            self._producer.purge()
+            self._producer.close()
 
     def _settings(self, largest: int | None) -> dict[str, Any]:
         given = self._sink.settings

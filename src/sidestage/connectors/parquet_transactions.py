@@ -14,7 +14,7 @@ from sidestage.connectors.failure import ConnectorError
 from sidestage.connectors.line_files import sync_folder
 from sidestage.connectors.parquet_manifest import ASIDE, Notes
 from sidestage.connectors.parquet_tables import Tables
-from sidestage.stream.contract import Progress, Reader
+from sidestage.stream.contract import Progress, Reader, TransactionLost
 
 _GROUP = 128 * 1024
 """How many rows are kept in memory, and written together."""
@@ -39,8 +39,8 @@ class ParquetTransactionalWriter:
         """Add items to the transaction.
 
         Raises Refused for items that are no rows of these columns: the others are added. Raises
-        DefinitionError if the first rows do not say what the types are; OSError, after which the transaction
-        can only be undone.
+        DefinitionError if the first rows do not say what the types are; TransactionLost if the disk fails, or
+        somebody else has opened the folder.
         """
         self._require_whole()
         tables, refused = self._tables.of(items)
@@ -84,12 +84,11 @@ class ParquetTransactionalWriter:
 
     def _require_whole(self) -> None:
         if self._problem is not None:
-            raise ConnectorError(
-                f"Writing {self._folder} failed: an earlier failure has undone the transaction "
-                f"({self._problem}).",
-                hint="Open the folder anew, and read on from what was committed.",
-                failure_class="stale",
-            )
+            raise self._lost(self._problem)
+
+    def _lost(self, error: BaseException) -> TransactionLost:
+        self._problem = error
+        return TransactionLost(f"Writing {self._folder} failed, and undid the transaction: {error}")
 
     def _put_waiting(self) -> None:
         """Write what is kept in memory, into as many files as it takes."""
@@ -104,12 +103,8 @@ class ParquetTransactionalWriter:
                 table = table.slice(part.put_last)
                 if part.rows >= self._most:
                     self._end_part()
-        except FileNotFoundError as error:
-            self._problem = error
-            raise _fenced(self._folder) from error
-        except BaseException as error:
-            self._problem = error
-            raise
+        except Exception as error:
+            raise self._lost(error) from error
 
     def _new_part(self, schema: pa.Schema) -> "_Part":
         name = f"part-{self._manifest.commits + 1:08}-{len(self._names):04}.parquet"

@@ -52,12 +52,16 @@ class Reader(Protocol[T_co]):
         ...
 
     def close(self) -> None:
-        """Stop reading. Called once, also after an error."""
+        """Stop reading. Called after an error, too; a second call does nothing."""
         ...
 
 
 class Source(Protocol[T_co]):
-    """A place that items come from, as it is described before anything is read."""
+    """A place that items come from, as it is described before anything is read.
+
+    One that reads something which is yet to be decoded has an attribute ``decode``, a function: see
+    ``sidestage.stream.entrance``.
+    """
 
     @property
     def name(self) -> str:
@@ -88,7 +92,7 @@ class Writer(Protocol[T_contra]):
         ...
 
     def close(self) -> None:
-        """Stop writing. Called once, also after an error."""
+        """Stop writing. Called after an error, too; a second call does nothing."""
         ...
 
 

@@ -32,9 +32,7 @@ class TransactionalSinkPlace(Protocol):
 
 
 class TransactionalSinkContract:
-    """Checks of a transactional sink. ``keeps_states``: it keeps the states of windows with its progress."""
-
-    keeps_states = True
+    """Checks of a transactional sink. Its attribute ``keeps_states`` says, if there is one, if it does."""
 
     def test_nothing_was_committed_at_first(self, place: TransactionalSinkPlace) -> None:
         """A new place has progress with number 0, also when it was opened."""
@@ -50,7 +48,7 @@ class TransactionalSinkContract:
                 for item in range(number * 10 - 10, number * 10, 5):
                     writer.write([place.item(each) for each in range(item, item + 5)])
                     self._require_there(place, number * 10 - 10, number - 1, "before the commit")
-                writer.commit(self._progress(number), place.readers())
+                writer.commit(_progress(place, number), place.readers())
                 self._require_there(place, number * 10, number, "after the commit")
         finally:
             writer.close()
@@ -59,7 +57,7 @@ class TransactionalSinkContract:
         """And nothing else; the next writer's transaction holds nothing of it."""
         writer = place.sink().open()
         writer.write([place.item(0)])
-        writer.commit(self._progress(1), place.readers())
+        writer.commit(_progress(place, 1), place.readers())
         writer.write([place.item(1)])
         writer.close()
         writer.close()
@@ -68,7 +66,7 @@ class TransactionalSinkContract:
         try:
             self._require_there(place, 1, 1, "after it was opened again")
             writer.write([place.item(1)])
-            writer.commit(self._progress(2), place.readers())
+            writer.commit(_progress(place, 2), place.readers())
             self._require_there(place, 2, 2, "after the next writer's commit")
         finally:
             writer.close()
@@ -77,13 +75,13 @@ class TransactionalSinkContract:
         """All items of a while may have been dropped on the way."""
         writer = place.sink().open()
         try:
-            writer.commit(self._progress(1), place.readers())
+            writer.commit(_progress(place, 1), place.readers())
             self._require_there(place, 0, 1, "after a commit of nothing")
             writer.write([])
-            writer.commit(self._progress(2), place.readers())
+            writer.commit(_progress(place, 2), place.readers())
             self._require_there(place, 0, 2, "after a commit of an empty list")
             writer.write([place.item(0)])
-            writer.commit(self._progress(3), place.readers())
+            writer.commit(_progress(place, 3), place.readers())
             self._require_there(place, 1, 3, "after a commit of an item behind two of nothing")
         finally:
             writer.close()
@@ -98,7 +96,7 @@ class TransactionalSinkContract:
                 self._require_fenced(first, place)
                 self._require_there(place, 0, 0, "after a fenced writer tried to commit")
                 second.write([place.item(0)])
-                second.commit(self._progress(1), place.readers())
+                second.commit(_progress(place, 1), place.readers())
                 self._require_there(place, 1, 1, "after the second writer's commit")
             finally:
                 first.close()
@@ -125,28 +123,30 @@ class TransactionalSinkContract:
                 _require(named == [0, 2], f"the items [0, 2] are bad, and it refused {named}")
             else:
                 raise AssertionError("a bad item was not refused")
-            writer.commit(self._progress(1), place.readers())
+            writer.commit(_progress(place, 1), place.readers())
             self._require_there(place, 2, 1, "after others were refused")
         finally:
             writer.close()
 
     def _require_fenced(self, writer: Any, place: TransactionalSinkPlace) -> None:
         try:
-            writer.commit(self._progress(9), place.readers())
+            writer.commit(_progress(place, 9), place.readers())
         except Exception:  # noqa: BLE001 - whatever it says to that
             return
         raise AssertionError("a writer could commit after somebody else had opened the sink")
-
-    def _progress(self, number: int) -> Progress:
-        states = {"window": bytes(range(256)) * number} if self.keeps_states else {}
-        return Progress(number, {"source": {"all": number * 7, "a/ä": f"{number}@é"}}, states)
 
     def _require_there(self, place: TransactionalSinkPlace, items: int, number: int, when: str) -> None:
         found, wanted = list(place.written()), [place.item(each) for each in range(items)]
         _require(found == wanted, f"{found!r} is visible, not {wanted!r}, {when}")
         progress = place.sink().progress()
-        expected = self._progress(number) if number else Progress(0, {})
+        expected = _progress(place, number) if number else Progress(0, {})
         _require(progress == expected, f"its progress is {progress!r}, not {expected!r}, {when}")
+
+
+def _progress(place: TransactionalSinkPlace, number: int) -> Progress:
+    keeps_states = getattr(place.sink(), "keeps_states", True)
+    states = {"window": bytes(range(256)) * number} if keeps_states else {}
+    return Progress(number, {"source": {"all": number * 7, "a/ä": f"{number}@é"}}, states)
 
 
 def _require(holds: bool, problem: str) -> None:
