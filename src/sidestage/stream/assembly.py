@@ -45,6 +45,7 @@ from sidestage.stream.processes import require_picklable
 from sidestage.stream.recent import Recent
 from sidestage.stream.restarting import ToldRestarts
 from sidestage.stream.retuning import Retuner, Tuned
+from sidestage.stream.revoking import Revoking
 from sidestage.stream.settings import Settings
 from sidestage.stream.spans import Spans
 from sidestage.stream.spreading import spread
@@ -108,6 +109,7 @@ class Assembly:
         usual: OnError = SetAside() if fail == "soft" else Raise()
         self.desks = {node: self._desk(node, usual) for node in layout.nodes}
         self._surges = _surges(self.desks, layout, settings.surge, self.halt, clock, listener)
+        self.revoking = Revoking(layout, self.desks, clock, listener)
         self.inlets = {
             segment: self._mailboxes(segment)
             for segment in layout.segments

@@ -26,6 +26,7 @@ from sidestage.stream.nodes import (
     MapNode,
     MergeNode,
     Node,
+    RevocableNode,
     SinkNode,
     SourceNode,
     WindowNode,
@@ -33,6 +34,7 @@ from sidestage.stream.nodes import (
 from sidestage.stream.operators import Copies, FilterOperator, FlatMapOperator, MapOperator, Operator, Step
 from sidestage.stream.outlets import KeyedOutlet, Turn, TurnOutlet, WriteStep
 from sidestage.stream.processes import ProcessOperator
+from sidestage.stream.revoking import RevocableOperator
 from sidestage.stream.timed_writer import TimedWriter
 from sidestage.stream.watch import Branch, Leaving, Watch, Watched
 from sidestage.stream.windowed import WindowOperator
@@ -129,11 +131,17 @@ class Chain:
         return way if self._lane.watch.spans is None else Leaving(way, self._lane.watch)
 
     def _step(self, node: Node) -> Step:
+        return self._shared.revoking.sifted(node, self._step_itself(node))
+
+    def _step_itself(self, node: Node) -> Step:
         if isinstance(node, SinkNode):
             return WriteStep(self._writer(node), self._shared.desks[node], self._meter(node))
         following = self._followers(node)
         if isinstance(node, KeyNode | MergeNode):
             return following
+        if isinstance(node, RevocableNode):
+            desk, meter = self._shared.desks[node], self._shared.new_meter(node)
+            return RevocableOperator(node.by, self._shared.revoking.stages[node], desk, meter, following)
         return self._operator(node, following)
 
     def _operator(self, node: Node, following: Step) -> Step:

@@ -41,6 +41,16 @@ class Ticket:
         self.settled: Callable[[], None] | None = None
         self._ledger = ledger
 
+    @property
+    def is_revoked(self) -> bool:
+        """Whether somebody took back the item that it stands for."""
+        return False
+
+    @property
+    def is_several(self) -> bool:
+        """Whether it stands for several batches, of which nobody knows which items came from where."""
+        return False
+
     def hold(self, times: int = 1) -> None:
         """Wait for so many chunks more."""
         self._ledger.hold(self, times)
@@ -78,9 +88,9 @@ class Chunk:
 
     def origin_of(self, index: int) -> Origin | None:
         """Return where the item with this index came from, if that is one batch."""
-        if len(self.tickets) != 1:
-            return None
         ticket = self.tickets[0]
+        if len(self.tickets) != 1 or ticket.is_several:
+            return None
         return Origin(ticket.part, ticket.first, index if self.origins is None else self.origins[index])
 
     def trace_of(self, index: int) -> str | None:
@@ -88,6 +98,11 @@ class Chunk:
         if len(self.tickets) != 1:
             return None
         return trace_of(self.tickets[0], index if self.origins is None else self.origins[index])
+
+    @property
+    def is_revoked(self) -> bool:
+        """Whether somebody took back what it came of."""
+        return len(self.tickets) == 1 and self.tickets[0].is_revoked
 
     @property
     def load(self) -> int:

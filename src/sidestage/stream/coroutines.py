@@ -17,6 +17,7 @@ from sidestage.stream.failing import Desk, GivenUp, Halt, Stopped, WorkerDied
 from sidestage.stream.mailbox import Mailbox
 from sidestage.stream.metrics import Meter
 from sidestage.stream.operators import Step
+from sidestage.stream.revoking import Passage
 
 _LOOK_SECONDS = 0.1
 _END_SECONDS = 5.0
@@ -112,7 +113,7 @@ class CoroutineStage:
     async def _work(self, number: int, chunk: Chunk) -> None:
         began = perf_counter()
         try:
-            done = await asyncio.gather(*map(self._one, chunk.items))
+            done = await self._all(chunk)
         except BaseException as error:  # noqa: BLE001 - raised again by whoever hands on
             self._ready.put(error)
             return
@@ -129,14 +130,41 @@ class CoroutineStage:
         self._meter.used(items, now - self._cpu)
         self._cpu = now
 
+    async def _all(self, chunk: Chunk) -> list[Any]:
+        if not isinstance(chunk.tickets[0], Passage):
+            return await asyncio.gather(*map(self._one, chunk.items))
+        loop = asyncio.get_running_loop()
+        tasks = [asyncio.ensure_future(self._unless_revoked(chunk, item)) for item in chunk.items]
+
+        def cancel() -> None:
+            for task in tasks:
+                task.cancel()
+
+        with chunk.tickets[0].heeded_by(lambda: loop.call_soon_threadsafe(cancel)):
+            return await asyncio.gather(*tasks)
+
+    async def _unless_revoked(self, chunk: Chunk, item: Any) -> Any:
+        if not chunk.is_revoked:
+            try:
+                return await self._one(item)
+            except asyncio.CancelledError:
+                if self._halt.is_set or not chunk.is_revoked:
+                    raise
+        else:
+            self._has_one_less()
+        return GivenUp(WorkerDied("its item was revoked"), 1)
+
     async def _one(self, item: Any) -> Any:
         try:
             async with self._slots:
                 return await self._tried(item)
         finally:
-            with self._changed:
-                self._at_work -= 1
-                self._changed.notify()
+            self._has_one_less()
+
+    def _has_one_less(self) -> None:
+        with self._changed:
+            self._at_work -= 1
+            self._changed.notify()
 
     async def _tried(self, item: Any) -> Any:
         attempt = 1

@@ -1,7 +1,7 @@
 """Runs a stream: a thread for each worker, from the first item to the last, or until told to stop."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import ExitStack
 from functools import partial
 from time import thread_time
@@ -25,6 +25,7 @@ from sidestage.stream.nodes import MapNode, SinkNode, SourceNode, WindowNode
 from sidestage.stream.operators import Step
 from sidestage.stream.outlets import Turn
 from sidestage.stream.phases import Phase
+from sidestage.stream.revoking import Revocation
 from sidestage.stream.settings import Ended, Settings
 from sidestage.stream.watch import Watch
 
@@ -169,6 +170,18 @@ class Engine:
             return ()
         self.wait(grace)
         return self.life.name_hanging(grace)
+
+    def revoke(self, key: Hashable) -> Revocation:
+        """Take back all items of a key that are under way, and those that come in the next time.
+
+        Returns at once, and says how many are taken out and how many cannot be. Raises DefinitionError if
+        nothing of the stream is ``revocable``, TypeError for a key that cannot be hashed.
+        """
+        return self._assembly.revoking.revoke(key)
+
+    def revoked(self) -> dict[str, int]:
+        """Return how many items were revoked so far, by revocable stage."""
+        return {stage.name: stage.count for stage in self._assembly.revoking.stages.values()}
 
     def counts(self) -> tuple[StageCounts, ...]:
         """Return what each stage did so far."""

@@ -171,7 +171,7 @@ class Desk:
         to end, StreamDied if too many died, Stopped if it ends while this waits.
         """
         try:
-            return Kept(gone=False, value=self._again(error, lambda: again(item)))
+            return Kept(gone=False, value=self._again(error, lambda: again(item), chunk))
         except _GivenUpError as raised:
             return self.decide(chunk, index, item, raised.given_up)
 
@@ -182,7 +182,7 @@ class Desk:
         Raises as ``meet`` does, and Refused if that is what came of trying again.
         """
         try:
-            self._again(error, lambda: again(chunk.items))
+            self._again(error, lambda: again(chunk.items), chunk)
         except _GivenUpError as raised:
             given_up = raised.given_up
             alone = len(chunk.items) > 1 and classify(given_up.error) not in RETRYABLE
@@ -197,7 +197,12 @@ class Desk:
         return self._retry.wait_before(attempt, classify(error), self._chance())
 
     def decide(self, chunk: Chunk, index: int, item: Any, given_up: "GivenUp") -> Kept:
-        """Decide about an item that is not tried again. Raises StreamFailed if the stream is to end."""
+        """Decide about an item that is not tried again. Raises StreamFailed if the stream is to end.
+
+        One that was revoked meanwhile is gone, whatever work on it came to.
+        """
+        if chunk.is_revoked:
+            return _GONE
         error, failure = given_up.error, classify(given_up.error)
         with self._lock:
             self.errors[failure] += 1
@@ -232,7 +237,7 @@ class Desk:
         except Exception:  # noqa: BLE001 - the item is what failed already
             return None
 
-    def _again(self, error: BaseException, call: Callable[[], Any]) -> Any:
+    def _again(self, error: BaseException, call: Callable[[], Any], chunk: Chunk) -> Any:
         """Try again as often as is worth it; return what came of it. Raises _GivenUpError, Refused."""
         attempt, deaths = 1, 0
         while True:
@@ -250,6 +255,8 @@ class Desk:
                 if deaths > 1:
                     died = WorkerDied(f"its worker ended twice: {error!r}")
                     raise _GivenUpError(GivenUp(died, attempt))
+            if chunk.is_revoked:
+                raise _GivenUpError(GivenUp(WorkerDied("its item was revoked"), attempt))
             attempt += 1
             try:
                 return call()

@@ -134,6 +134,16 @@ class LimitNode(Node):
 
 
 @dataclass(frozen=True, eq=False)
+class RevocableNode(Node):
+    """Items that can be taken back, by their key, from here on."""
+
+    by: Callable[[Any], Any] = field(kw_only=True)
+    clean_up: Callable[[Any], Any] | None = field(kw_only=True)
+    keep: float = field(kw_only=True)
+    most: int = field(kw_only=True)
+
+
+@dataclass(frozen=True, eq=False)
 class WindowNode(Node):
     """Results of windows, as they close."""
 

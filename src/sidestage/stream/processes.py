@@ -79,6 +79,7 @@ class ProcessOperator(Onward):
         self._halt = halt
         self._clock = clock
         self._child: _Child | None = None
+        self._is_revoked: Callable[[], bool] = lambda: False
 
     def open(self) -> None:
         """Return when the process is ready for items. Raises Stopped, StreamDied."""
@@ -89,6 +90,7 @@ class ProcessOperator(Onward):
         """Take a chunk."""
         began = perf_counter()
         items = chunk.items
+        self._is_revoked = lambda: chunk.is_revoked
         made: list[Any] = []
         gone: list[int] = []
         for index, result in enumerate(self._results(items)):
@@ -128,6 +130,9 @@ class ProcessOperator(Onward):
         left = list(range(len(items)))
         deaths: dict[int, int] = {}
         while left:
+            if self._is_revoked():
+                results = [GivenUp(WorkerDied("its item was revoked"), 1)] * len(items)
+                break
             sent, unsendable = _pickled(items, left)
             for index, error in unsendable.items():
                 results[index] = GivenUp(error, 1)
@@ -163,7 +168,7 @@ class ProcessOperator(Onward):
         child = self._child
         if child is None:
             child = self._child = _Child(self._function)
-        answer = child.ask(sent, self._timeout, self._halt)
+        answer = child.ask(sent, self._timeout, self._halt, self._is_revoked)
         if not isinstance(answer, _Death):
             return answer
         child.end()
@@ -232,7 +237,9 @@ class _Child:
         before, self._used = self._used, int.from_bytes(self._place[8:16], "little")
         return (self._used - before) / 1e9
 
-    def ask(self, sent: _Parcel, timeout: float | None, halt: Halt) -> "list[Any] | Unreadable | _Death":
+    def ask(
+        self, sent: _Parcel, timeout: float | None, halt: Halt, is_revoked: Callable[[], bool]
+    ) -> "list[Any] | Unreadable | _Death":
         """Return the answer, or how it ended instead. Raises Stopped."""
         _note(self._place, _NOWHERE)
         try:
@@ -241,6 +248,8 @@ class _Child:
             while not self._pipe.poll(_LOOK_SECONDS if timeout is None else min(timeout / 4, _LOOK_SECONDS)):
                 if halt.is_set:
                     raise Stopped
+                if is_revoked():
+                    return _Death(0, WorkerDied("its item was revoked"), is_late=True)
                 now_at, now = _noted(self._place), time.monotonic()
                 if now_at != at:
                     at, since = now_at, now

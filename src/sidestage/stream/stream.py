@@ -29,6 +29,7 @@ from sidestage.stream.nodes import (
     MergeNode,
     Node,
     Place,
+    RevocableNode,
     SinkNode,
     WindowNode,
     name_of,
@@ -182,6 +183,36 @@ class Stream(Generic[T_co]):
         node = self.node
         manner = replace(node.manner, guard=guard or node.manner.guard, surge=surge or node.manner.surge)
         return self._then(replace(node, manner=manner))
+
+    def revocable(
+        self,
+        by: Callable[[T_co], object],
+        *,
+        clean_up: Callable[[T_co], object] | None = None,
+        keep: float = 3600.0,
+        most: int = 10_000,
+        name: str = "",
+        on_error: OnError | None = None,
+        retry: Retry | None = None,
+    ) -> "Stream[T_co]":
+        """Have items that can be taken back from here on: ``engine.revoke(key)``, of what ``by`` gives.
+
+        A revoked item is taken out before the next work on it begins. A coroutine at work on it is cancelled,
+        a process is ended; a thread finishes its call, of which nothing comes. Then ``clean_up`` is called
+        with the item as it was here, once. It counts as dealt with. Items go one by one from here on, which
+        costs microseconds each, and are beyond being revoked once they are put together or given to a sink.
+        A revocation holds for ``keep`` seconds, for items that come later, and at most ``most`` are kept.
+        """
+        if not (keep > 0 and most >= 1):
+            raise DefinitionError(
+                f"revocable(keep={keep}, most={most}) makes no sense.",
+                hint="Revocations are kept for seconds above 0, and at least one of them.",
+            )
+        manner = Manner(on_error=on_error, retry=retry)
+        node = RevocableNode(
+            name or "revocable", (self.node,), manner, by=by, clean_up=clean_up, keep=keep, most=most
+        )
+        return self._then(node)
 
     def by_key(
         self,

@@ -94,4 +94,16 @@ def _metrics(engine: Engine) -> str:
         "# HELP pipeline_phase The phase that the stream is in is 1.\n"
         "# TYPE pipeline_phase gauge\n"
         f'pipeline_phase{{phase="{engine.phase}"}} 1\n'
-    )
+    ) + _revoked(engine.revoked())
+
+
+def _revoked(counts: dict[str, int]) -> str:
+    if not counts:
+        return ""
+    name = "pipeline_stage_revoked_total"
+    head = f"# HELP {name} Items that were taken back on their way.\n# TYPE {name} counter\n"
+    return head + "".join(f'{name}{{stage="{_escaped(stage)}"}} {count}\n' for stage, count in counts.items())
+
+
+def _escaped(label: str) -> str:
+    return label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
