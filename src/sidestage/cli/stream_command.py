@@ -6,6 +6,7 @@ import click
 
 COMMANDS = {
     "run": "Run a stream until it ends, or a signal drains it.",
+    "top": "Show the stages of a stream that runs, live.",
 }
 
 

@@ -30,6 +30,8 @@ from sidestage.stream.contract import (
     TransactionLost,
     Writer,
 )
+from sidestage.stream.costs import Cost, cost
+from sidestage.stream.estimates import Estimate
 from sidestage.stream.failing import DeadLetter, Default, Raise, SetAside, Skip
 from sidestage.stream.flow import Flow
 from sidestage.stream.guard import Guard
@@ -56,10 +58,12 @@ __all__ = [
     "Called",
     "Checkpoint",
     "Collected",
+    "Cost",
     "DeadLetter",
     "Default",
     "EarlyItem",
     "Ended",
+    "Estimate",
     "EventTime",
     "Flow",
     "Fold",
@@ -87,6 +91,7 @@ __all__ = [
     "Windowed",
     "Writer",
     "collect",
+    "cost",
     "count",
     "distinct",
     "largest",

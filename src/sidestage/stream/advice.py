@@ -8,6 +8,8 @@ import msgspec
 from sidestage.stream.metrics import BOUNDS, StageCounts
 
 _LEAST_BUFFER = 4
+_MOST_WORKERS = 100
+"""More than that nobody is advised to take, however fast the other stages are."""
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -58,6 +60,8 @@ def advice(stages: Sequence[StageCounts], seconds: float) -> str:
         return "Nothing has been done yet."
     load, balanced = found
     said = f"{load.name} is the bottleneck: {_workers(load.workers)} {load.busy:.0%} busy"
+    if balanced > max(_MOST_WORKERS, load.workers):
+        return f"{said}; more would help."
     return f"{said}; {balanced} would balance." if balanced > load.workers else f"{said}."
 
 

@@ -112,15 +112,16 @@ class CoroutineStage:
 
     async def _work(self, number: int, chunk: Chunk) -> None:
         began = perf_counter()
+        spent = [0.0]
         try:
-            done = await self._all(chunk)
+            done = await self._all(chunk, spent)
         except BaseException as error:  # noqa: BLE001 - raised again by whoever hands on
             self._ready.put(error)
             return
-        seconds = perf_counter() - began
-        self._meter.took(len(chunk.items), seconds)
+        self._meter.took(len(chunk.items), spent[0])
         self._note_cpu(len(chunk.items))
         if chunk.trail is not None:
+            seconds = perf_counter() - began
             chunk.trail = chunk.trail.stage(self._meter.stage, len(chunk.items), seconds)
         self._ready.put((number, chunk, list(done)))
 
@@ -130,11 +131,12 @@ class CoroutineStage:
         self._meter.used(items, now - self._cpu)
         self._cpu = now
 
-    async def _all(self, chunk: Chunk) -> list[Any]:
+    async def _all(self, chunk: Chunk, spent: list[float]) -> list[Any]:
+        """Return what came of all items; ``spent`` is told how long they were at work, all together."""
         if not isinstance(chunk.tickets[0], Passage):
-            return await asyncio.gather(*map(self._one, chunk.items))
+            return await asyncio.gather(*(self._one(item, spent) for item in chunk.items))
         loop = asyncio.get_running_loop()
-        tasks = [asyncio.ensure_future(self._unless_revoked(chunk, item)) for item in chunk.items]
+        tasks = [asyncio.ensure_future(self._unless_revoked(chunk, item, spent)) for item in chunk.items]
 
         def cancel() -> None:
             for task in tasks:
@@ -143,10 +145,10 @@ class CoroutineStage:
         with chunk.tickets[0].heeded_by(lambda: loop.call_soon_threadsafe(cancel)):
             return await asyncio.gather(*tasks)
 
-    async def _unless_revoked(self, chunk: Chunk, item: Any) -> Any:
+    async def _unless_revoked(self, chunk: Chunk, item: Any, spent: list[float]) -> Any:
         if not chunk.is_revoked:
             try:
-                return await self._one(item)
+                return await self._one(item, spent)
             except asyncio.CancelledError:
                 if self._halt.is_set or not chunk.is_revoked:
                     raise
@@ -154,11 +156,15 @@ class CoroutineStage:
             self._has_one_less()
         return GivenUp(WorkerDied("its item was revoked"), 1)
 
-    async def _one(self, item: Any) -> Any:
+    async def _one(self, item: Any, spent: list[float]) -> Any:
+        began = None
         try:
             async with self._slots:
+                began = perf_counter()
                 return await self._tried(item)
         finally:
+            if began is not None:
+                spent[0] += perf_counter() - began
             self._has_one_less()
 
     def _has_one_less(self) -> None:

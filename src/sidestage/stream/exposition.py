@@ -50,6 +50,16 @@ _VALUES: tuple[tuple[Family, Callable[[StageCounts], float | None]], ...] = (
 )
 
 
+def metrics_view(stages: Sequence[str], sources: Sequence[str]) -> str:
+    """Return which metrics a stream with these stages and sources has: a line for each, with its labels."""
+    lines = []
+    for family in FAMILIES:
+        lines.append(f"{family.name} ({family.kind}): {family.meaning}")
+        names = sources if family.label == "source" else stages
+        lines += [f'    {{{family.label}="{escaped(name)}"}}' for name in names]
+    return "\n".join(lines)
+
+
 def exposition(stages: Sequence[StageCounts], lags: Mapping[str, float] | None = None) -> str:
     """Return the metrics of all stages, and of the sources, whose ``lags`` are seconds by name."""
     return "\n".join(_lines(stages, lags or {})) + "\n"

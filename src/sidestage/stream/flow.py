@@ -1,6 +1,6 @@
 """What can be run: a description that has come to its sinks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypedDict, Unpack
 
 from sidestage.clock import Clock, SystemClock
@@ -11,10 +11,13 @@ from sidestage.stream.asynchronous import arun
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.contract import TransactionalSink
 from sidestage.stream.engine import Engine
+from sidestage.stream.estimates import Estimate, Known, estimate
 from sidestage.stream.explain import explained
+from sidestage.stream.exposition import metrics_view
 from sidestage.stream.failing import DeadLetter, FailMode
 from sidestage.stream.layout import Layout, lay_out
-from sidestage.stream.nodes import SinkNode
+from sidestage.stream.metrics import StageCounts
+from sidestage.stream.nodes import SinkNode, SourceNode
 from sidestage.stream.recovery import run_again_if_lost
 from sidestage.stream.settings import Ended, Settings
 from sidestage.stream.signals import serve
@@ -55,6 +58,32 @@ class Flow:
     def explain(self, settings: Settings | None = None) -> str:
         """Return a drawing: which stages share a worker, what may wait where. Raises DefinitionError."""
         return explained(self.layout(), settings or self.settings)
+
+    def metrics_view(self) -> str:
+        """Return which metrics a run exports, with their labels. Raises DefinitionError."""
+        layout = self.layout()
+        sources = {node for node in layout.nodes if isinstance(node, SourceNode)}
+        stages = [layout.names[node] for node in layout.nodes if node not in sources]
+        return metrics_view(stages, [layout.names[node] for node in layout.nodes if node in sources])
+
+    def estimate(
+        self,
+        rate: float,
+        *,
+        seconds: Mapping[str, float] | None = None,
+        counts: Sequence[StageCounts] = (),
+        item_bytes: int = 200,
+        settings: Settings | None = None,
+    ) -> Estimate:
+        """Return what it will need when its sources give ``rate`` items in a second, all together.
+
+        ``seconds`` declares by stage how long an item takes, which goes before what ``counts`` of an earlier
+        run say (``Ended.stages``); those also tell how many items reach each stage. ``item_bytes`` is about
+        how large an item is. Raises DefinitionError for stages that do not exist, and numbers that make no
+        sense.
+        """
+        known = Known(seconds or {}, counts, item_bytes)
+        return estimate(self.layout(), rate, known, settings or Settings())
 
     def run(
         self,
