@@ -35,10 +35,14 @@ from sidestage.stream.estimates import Estimate
 from sidestage.stream.failing import DeadLetter, Default, Raise, SetAside, Skip
 from sidestage.stream.flow import Flow
 from sidestage.stream.guard import Guard
+from sidestage.stream.intervals import JoinFull, Unjoined, Waiting
 from sidestage.stream.letter_file import LetterFile, read_letters, replay
+from sidestage.stream.nodes import Manner
 from sidestage.stream.settings import Ended, Settings
+from sidestage.stream.shaping import BatchSize, Routes
+from sidestage.stream.side_tables import SideTable, TableStale
 from sidestage.stream.sinks import Called, Collected
-from sidestage.stream.stream import Stream
+from sidestage.stream.stream import LateStream, Stream
 from sidestage.stream.watermarks import EventTime
 from sidestage.stream.windows import (
     EarlyItem,
@@ -52,6 +56,7 @@ from sidestage.stream.windows import (
 
 __all__ = [
     "Batch",
+    "BatchSize",
     "Breaker",
     "Bulkhead",
     "Cache",
@@ -69,24 +74,32 @@ __all__ = [
     "Fold",
     "Found",
     "Guard",
+    "JoinFull",
     "LateItem",
+    "LateStream",
     "LetterFile",
+    "Manner",
     "Progress",
     "Raise",
     "Rate",
     "Reader",
     "Refused",
     "Restart",
+    "Routes",
     "SetAside",
     "Settings",
+    "SideTable",
     "Sink",
     "Skip",
     "Source",
     "Stream",
     "Surge",
+    "TableStale",
     "TransactionLost",
     "TransactionalSink",
     "TransactionalWriter",
+    "Unjoined",
+    "Waiting",
     "WindowPlan",
     "Windowed",
     "Writer",

@@ -47,6 +47,8 @@ from sidestage.stream.restarting import ToldRestarts
 from sidestage.stream.retuning import Retuner, Tuned
 from sidestage.stream.revoking import Revoking
 from sidestage.stream.settings import Settings
+from sidestage.stream.shape_nodes import FAILED, IntervalNode, SideNode, TableJoinNode
+from sidestage.stream.side_tables import LoadedTable
 from sidestage.stream.spans import Spans
 from sidestage.stream.spreading import spread
 from sidestage.stream.surges import StageSurge, WatchedMeter
@@ -102,6 +104,11 @@ class Assembly:
         self.rates = {node: Bucket(node.rate, clock) for node in limits if node.by is None}
         self.rates_by_key: dict[Node, Buckets[Hashable]] = {
             node: Buckets(node.rate, clock) for node in limits if node.by is not None
+        }
+        self.tables = {
+            node: LoadedTable(layout.names[node], node.table, clock, listener)
+            for node in layout.nodes
+            if isinstance(node, TableJoinNode)
         }
         for node in layout.nodes:
             if isinstance(node, MapNode) and node.manner.on == "process":
@@ -171,9 +178,10 @@ class Assembly:
         )
 
     def _desk(self, node: Node, usual: OnError) -> Desk:
-        on_error = node.manner.on_error or usual
+        diverted = any(isinstance(each, SideNode) and each.port == FAILED for each in self.layout.after[node])
+        on_error = node.manner.on_error or (SetAside() if diverted else usual)
         name = self.layout.names[node]
-        if isinstance(on_error, SetAside) and not self.letters.have_a_place:
+        if isinstance(on_error, SetAside) and not diverted and not self.letters.have_a_place:
             raise DefinitionError(
                 f"The stage {name!r} sets items aside, and there is no place for them.",
                 hint="Name one: run(dead_letters=letters.append), or a file.",
@@ -231,7 +239,7 @@ def _window_names(layout: Layout) -> frozenset[str]:
     return frozenset(
         window_name(layout, node, number)
         for node in layout.nodes
-        if isinstance(node, WindowNode)
+        if isinstance(node, WindowNode | IntervalNode)
         for number in range(layout.segment_of[node].threads)
     )
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sidestage.stream.assembly import Assembly, window_name
-from sidestage.stream.batching import BatchOperator
 from sidestage.stream.contract import Sink, Writer
 from sidestage.stream.coroutines import CoroutineStage
+from sidestage.stream.failing import Desk
 from sidestage.stream.guarded import GuardedWriter
+from sidestage.stream.interval_stage import IntervalOperator
 from sidestage.stream.layout import Segment
 from sidestage.stream.limiting import Bounds, KeyLimitOperator, LimitOperator
 from sidestage.stream.lookups import LookupOperator
@@ -35,6 +36,17 @@ from sidestage.stream.operators import Copies, FilterOperator, FlatMapOperator, 
 from sidestage.stream.outlets import KeyedOutlet, Turn, TurnOutlet, WriteStep
 from sidestage.stream.processes import ProcessOperator
 from sidestage.stream.revoking import RevocableOperator
+from sidestage.stream.routing import Away, Fork
+from sidestage.stream.shape_nodes import (
+    FAILED,
+    BatchMapNode,
+    GatherNode,
+    IntervalNode,
+    RouteNode,
+    SideNode,
+    TableJoinNode,
+)
+from sidestage.stream.shape_steps import shape_step
 from sidestage.stream.timed_writer import TimedWriter
 from sidestage.stream.watch import Branch, Leaving, Watch, Watched
 from sidestage.stream.windowed import WindowOperator
@@ -94,23 +106,38 @@ class Chain:
     def coroutine_stage(self, node: MapNode) -> tuple[CoroutineStage, Step]:
         """Return a stage of coroutines, and what it pushes its chunks into."""
         segment = self._lane.segment
+        following = self._followers(node)
         stage = CoroutineStage(
             self._shared.guards.around(node, node.function),
             segment.workers,
             node.manner.timeout if node.manner.guard is None else None,  # the guard's waits do not count
-            self._shared.desks[node],
+            self._desk(node, following),
             self._shared.new_meter(node),
             self._shared.halt,
             ordered=segment.ordered,
         )
-        return stage, Watched(self._followers(node), self._lane.watch)
+        return stage, Watched(following, self._lane.watch)
 
     def _followers(self, node: Node) -> Step:
-        steps = [self._entry(after) for after in self._layout.after[node]]
-        if len(steps) == 1:
-            return steps[0]
+        afters = self._layout.after[node]
+        results = self._copies([self._entry(after) for after in afters if not isinstance(after, SideNode)])
+        sides: dict[str, list[Step]] = {}
+        for after in afters:
+            if isinstance(after, SideNode):
+                sides.setdefault(after.port, []).append(self._branch(self._entry(after)))
+        if not sides:
+            return results
+        return Fork(results, {port: self._copies(steps) for port, steps in sides.items()})
+
+    def _copies(self, steps: list[Step]) -> Step:
+        """Return the way to all of several steps."""
+        if not steps:
+            return Away()
+        return steps[0] if len(steps) == 1 else Copies([self._branch(step) for step in steps])
+
+    def _branch(self, step: Step) -> Step:
         watch = self._lane.watch
-        return Copies(steps if watch.spans is None else [Branch(step, watch) for step in steps])
+        return step if watch.spans is None else Branch(step, watch)
 
     def _entry(self, node: Node) -> Step:
         """Return the way into a stage: itself, or its mailbox."""
@@ -137,32 +164,38 @@ class Chain:
         if isinstance(node, SinkNode):
             return WriteStep(self._writer(node), self._shared.desks[node], self._meter(node))
         following = self._followers(node)
-        if isinstance(node, KeyNode | MergeNode):
+        if isinstance(node, KeyNode | MergeNode | SideNode):
             return following
         if isinstance(node, RevocableNode):
-            desk, meter = self._shared.desks[node], self._shared.new_meter(node)
+            desk, meter = self._desk(node, following), self._shared.new_meter(node)
             return RevocableOperator(node.by, self._shared.revoking.stages[node], desk, meter, following)
         return self._operator(node, following)
 
+    def _desk(self, node: Node, following: Step) -> Desk:
+        """Return where a stage brings what it fails on; that leaves by its port if somebody follows it."""
+        desk = self._shared.desks[node]
+        failed = following.sides.get(FAILED) if isinstance(following, Fork) else None
+        return desk if failed is None else desk.sending_to(failed.push)
+
     def _operator(self, node: Node, following: Step) -> Step:
-        desk, meter = self._shared.desks[node], self._meter(node)
+        desk, meter = self._desk(node, following), self._meter(node)
         match node:
-            case WindowNode():
-                return self._windows_of(node, meter, following)
+            case WindowNode() | IntervalNode():
+                return self._keeping(node, desk, meter, following)
             case LookupNode():
                 return LookupOperator(node.key, self._shared.lookups[node], node.put, desk, meter, following)
             case LimitNode():
-                return self._limit(node, meter, following)
-            case BatchNode():
-                return BatchOperator(node.size, node.within, self._shared.clock, meter, following)
+                return self._limit(node, desk, meter, following)
+            case BatchNode() | GatherNode() | BatchMapNode() | RouteNode() | TableJoinNode():
+                return shape_step(node, self._shared, desk, meter, following)
             case MapNode() if node.manner.on == "process":
-                return self._process_step(node, meter, following)
+                return self._process_step(node, desk, meter, following)
             case MapNode() | FilterNode() | FlatMapNode():
                 function = self._shared.guards.around(node, node.function)
                 return _OPERATORS[type(node)](function, desk, meter, following)
         raise TypeError(node)
 
-    def _limit(self, node: LimitNode, meter: Meter, following: Step) -> Step:
+    def _limit(self, node: LimitNode, desk: Desk, meter: Meter, following: Step) -> Step:
         shared = self._shared
         if node.by is None:
             return LimitOperator(shared.rates[node], shared.clock, shared.halt, meter, following)
@@ -174,7 +207,7 @@ class Chain:
             Bounds(node.held, longest, node.rate.interval),
             shared.clock,
             shared.halt,
-            shared.desks[node],
+            desk,
             meter,
             following,
         )
@@ -182,16 +215,15 @@ class Chain:
     def _meter(self, node: Node) -> Meter:
         return self._shared.new_meter(node, self._lane.watch)
 
-    def _windows_of(self, node: WindowNode, meter: Meter, following: Step) -> Step:
-        operator = WindowOperator(
-            node.plan,
-            self._shared.clock,
-            self._shared.desks[node],
-            meter,
-            following,
-            None if node.beside is None else self._opened(node.beside),
-            self._shared.keeps_windows,
-        )
+    def _keeping(self, node: WindowNode | IntervalNode, desk: Desk, meter: Meter, following: Step) -> Step:
+        """Return a stage whose state is in checkpoints; it goes on with what it had."""
+        clock, keep = self._shared.clock, self._shared.keeps_windows
+        operator: WindowOperator | IntervalOperator
+        if isinstance(node, IntervalNode):
+            operator = IntervalOperator(node.plan, clock, desk, meter, following, keep)
+        else:
+            beside = None if node.beside is None else self._opened(node.beside)
+            operator = WindowOperator(node.plan, clock, desk, meter, following, beside, keep)
         self._shared.windows.add(window_name(self._layout, node, self._lane.number), operator)
         return operator
 
@@ -217,11 +249,11 @@ class Chain:
         self._lane.open.append(writer)
         return writer
 
-    def _process_step(self, node: MapNode, meter: Meter, following: Step) -> Step:
+    def _process_step(self, node: MapNode, desk: Desk, meter: Meter, following: Step) -> Step:
         operator = ProcessOperator(
             node.function,
             node.manner.timeout,
-            self._shared.desks[node],
+            desk,
             meter,
             following,
             self._shared.restarts,

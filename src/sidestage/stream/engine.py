@@ -56,7 +56,7 @@ class Engine:
         nodes = self._assembly.layout.nodes
         keeper: Keeper | None = self._assembly.transactions
         if keeper is None:
-            if self._checkpoint is None or not any(isinstance(node, WindowNode) for node in nodes):
+            if self._checkpoint is None or not self._assembly.windows.names:
                 return None
             keeper = self._checkpoint
         windows = self._assembly.windows

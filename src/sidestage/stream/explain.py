@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from sidestage.stream.layout import Layout, Segment
 from sidestage.stream.nodes import BatchNode, KeyNode, LimitNode, Node, SinkNode, SourceNode
 from sidestage.stream.settings import Settings
+from sidestage.stream.shape_nodes import GatherNode, IntervalNode, RouteNode, TableJoinNode
 
 
 def explained(layout: Layout, settings: Settings) -> str:
@@ -41,18 +42,40 @@ def _reached(layout: Layout, segment: Segment) -> Iterator[str]:
 
 def _named(layout: Layout, node: Node) -> str:
     name = layout.names[node]
+    if isinstance(node, SinkNode):
+        return f"> {name}"
+    details = _details(node)
+    return f"{name} [{details}]" if details else name
+
+
+def _details(node: Node) -> str:
+    """Return what makes a stage one of its kind; nothing if its name says it all."""
+    details = ""
     match node:
-        case BatchNode():
-            within = "" if node.within is None else f" within {node.within:g} s"
-            return f"{name} [{node.size:,}{within}]"
         case LimitNode():
             by = "" if node.by is None else f", by key, up to {node.held:,} held"
-            return f"{name} [{node.rate.items:g} in {node.rate.seconds:g} s{by}]"
+            details = f"{node.rate.items:g} in {node.rate.seconds:g} s{by}"
+        case BatchNode():
+            details = f"{node.size:,}" + ("" if node.within is None else f" within {node.within:g} s")
+        case GatherNode():
+            details = _gathered(node)
+        case RouteNode():
+            details = " or ".join(node.names)
+        case TableJoinNode():
+            every = node.table.every
+            details = node.how + ("" if every is None else f", loaded every {every:g} s")
+        case IntervalNode():
+            details = f"{node.plan.how} within {node.plan.before:g} and {node.plan.after:g} s"
         case KeyNode():
-            return f"{name} [into {node.into}]"
-        case SinkNode():
-            return f"> {name}"
-    return name
+            details = f"into {node.into}"
+    return details
+
+
+def _gathered(node: GatherNode) -> str:
+    rows = "" if node.size is None else f"{node.size:,} rows"
+    most = "" if node.most_bytes is None else f"{node.most_bytes:,} bytes"
+    within = "" if node.within is None else f" within {node.within:g} s"
+    return (" or ".join(filter(None, (rows, most))) or "as they come") + within
 
 
 def _who(segment: Segment) -> str:

@@ -1,5 +1,6 @@
 """What happens to an item that a stage fails on: tried again, skipped, replaced, set aside, or the end."""
 
+import copy
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -154,12 +155,19 @@ class Desk:
         self._survive = survive
         self._key = key
         self._lock = threading.Lock()
+        self._beside: Callable[[Chunk], None] | None = None
         self.errors: Counter[FailureClass] = Counter()
 
     def failures(self) -> Counter[FailureClass]:
         """Return how many items the stage has failed on so far, by class."""
         with self._lock:
             return Counter(self.errors)
+
+    def sending_to(self, beside: Callable[[Chunk], None]) -> "Desk":
+        """Return this desk as one worker has it who sends what is set aside into a stream, as DeadLetters."""
+        mine = copy.copy(self)
+        mine._beside = beside  # noqa: SLF001 - it is one of us
+        return mine
 
     def meet(
         self, chunk: Chunk, index: int, item: Any, error: BaseException, again: Callable[[Any], Any]
@@ -190,6 +198,13 @@ class Desk:
                 if not (alone and self._succeeds(again, item)):
                     self.decide(chunk, index, item, given_up)
 
+    def retried(self, chunk: Chunk, error: BaseException, again: Callable[[], Any]) -> "Kept | GivenUp":
+        """Return what came of trying again, undecided if it failed in the end. Raises as ``meet`` does."""
+        try:
+            return Kept(gone=False, value=self._again(error, again, chunk))
+        except _GivenUpError as raised:
+            return raised.given_up
+
     def pause_after(self, attempt: int, error: Exception) -> float | None:
         """Return the seconds to wait before trying again after so many attempts, or None to give up."""
         if self._retry is None:
@@ -214,9 +229,19 @@ class Desk:
             case Skip():
                 return _GONE
             case SetAside():
-                self._post(self._letter(chunk, index, item, given_up))
+                self._let_go(chunk, self._letter(chunk, index, item, given_up))
                 return _GONE
         raise failed(self._stage, item, error, chunk, index) from error
+
+    def _let_go(self, chunk: Chunk, letter: DeadLetter) -> None:
+        if self._beside is None:
+            self._post(letter)
+            return
+        chunk.hold()
+        place = None if letter.origin is None else [letter.origin.index]
+        one = Chunk([letter], chunk.tickets, chunk.born, place)
+        one.trail = chunk.trail
+        self._beside(one)
 
     def _letter(self, chunk: Chunk, index: int, item: Any, given_up: "GivenUp") -> DeadLetter:
         return DeadLetter(

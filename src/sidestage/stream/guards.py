@@ -25,6 +25,7 @@ from sidestage.stream.nodes import (
     SinkNode,
     SourceNode,
 )
+from sidestage.stream.shape_nodes import BatchMapNode, SideNode
 
 
 class _Place(NamedTuple):
@@ -135,7 +136,7 @@ def _require_guardable(layout: Layout) -> None:
     for node in layout.nodes:
         guard, name = node.manner.guard, layout.names[node]
         _require_endable(node, name)
-        if node.manner.surge is not None and isinstance(node, SourceNode | MergeNode):
+        if node.manner.surge is not None and isinstance(node, SourceNode | MergeNode | SideNode):
             raise DefinitionError(
                 f"{name!r} fails on no item, so there are no surges to watch for.",
                 hint="Call guarded(surge=...) after the stage that fails.",
@@ -175,17 +176,17 @@ def _require_endable(node: Node, name: str) -> None:
 
 def _require_called(node: Node, name: str) -> None:
     """Raise DefinitionError unless a stage calls something here that can be guarded."""
-    if not isinstance(node, MapNode | FilterNode | FlatMapNode | LookupNode):
+    if not isinstance(node, MapNode | FilterNode | FlatMapNode | LookupNode | BatchMapNode):
         raise DefinitionError(
             f"{name!r} calls nothing that a guard could stand before.",
-            hint="Guard a map, filter, flat_map or look_up; a sink has to(breaker=, timeout=).",
+            hint="Guard a map, filter, flat_map, map_batches or look_up; a sink has to(breaker=, timeout=).",
         )
     if node.manner.on == "process":
         raise DefinitionError(
             f"{name!r} is done by processes, which share no guard.",
             hint='Leave out on="process": whoever calls a system outside mostly waits, and threads can wait.',
         )
-    if isinstance(node, FlatMapNode) and inspect.isgeneratorfunction(node.function):
+    if isinstance(node, FlatMapNode | BatchMapNode) and inspect.isgeneratorfunction(node.function):
         raise DefinitionError(
             f"{name!r} is a generator, whose work is done after it was called: nothing can stand before it.",
             hint="Do the calls in a map() before, or return a list.",

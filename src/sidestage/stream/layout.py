@@ -22,6 +22,7 @@ from sidestage.stream.nodes import (
     SourceNode,
     WindowNode,
 )
+from sidestage.stream.shape_nodes import GatherNode, IntervalNode
 
 
 @dataclass(eq=False)
@@ -93,7 +94,7 @@ def _keys(nodes: Iterable[Node]) -> dict[Node, KeyNode | None]:
     """Return by which key each stage gets its items, if they have one still."""
     key_of: dict[Node, KeyNode | None] = {}
     for node in nodes:
-        if isinstance(node, SourceNode | MergeNode | BatchNode):
+        if isinstance(node, SourceNode | MergeNode | BatchNode | GatherNode):
             key_of[node] = None
         else:
             key_of[node] = node if isinstance(node, KeyNode) else key_of[node.before[0]]
@@ -166,9 +167,10 @@ def _is_apart(node: Node, before: Segment, lanes: dict[KeyNode, int]) -> bool:
         return True
     if isinstance(node, LimitNode):
         return before.keyed is None
-    if isinstance(node, WindowNode):
+    if isinstance(node, WindowNode | IntervalNode):
         return before.threads > 1 and before.keyed is None
-    return before.threads > 1 and isinstance(node, BatchNode | SinkNode | KeyNode)
+    holds_back = isinstance(node, GatherNode) and node.holds_back
+    return before.threads > 1 and (holds_back or isinstance(node, BatchNode | SinkNode | KeyNode))
 
 
 def _segment(node: Node, before: Segment | None, keyed: KeyNode | None, lanes: dict[KeyNode, int]) -> Segment:

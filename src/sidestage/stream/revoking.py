@@ -35,8 +35,20 @@ from sidestage.stream.nodes import (
 )
 from sidestage.stream.operators import Onward, Step
 from sidestage.stream.phases import ItemRevoked
+from sidestage.stream.shape_nodes import RouteNode, SideNode, TableJoinNode
 
-KEEP_ITEMS_APART = (MapNode, FilterNode, FlatMapNode, LookupNode, KeyNode, LimitNode, MergeNode)
+KEEP_ITEMS_APART = (
+    MapNode,
+    FilterNode,
+    FlatMapNode,
+    LookupNode,
+    KeyNode,
+    LimitNode,
+    MergeNode,
+    RouteNode,
+    SideNode,
+    TableJoinNode,
+)
 """Stages that never put items of several chunks into one."""
 
 

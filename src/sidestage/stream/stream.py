@@ -34,16 +34,19 @@ from sidestage.stream.nodes import (
     WindowNode,
     name_of,
 )
+from sidestage.stream.shape_nodes import LATE, SideNode
+from sidestage.stream.shaping import Shaping
 from sidestage.stream.sources import source_of
 from sidestage.stream.windows import EarlyItem, LateItem, Windowed, WindowPlan
 
 T = TypeVar("T")
 R = TypeVar("R")
 K = TypeVar("K")
+L = TypeVar("L")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Stream(Generic[T_co]):
+class Stream(Shaping[T_co]):
     """Items on their way through stages. Immutable: every method returns a new description.
 
     ``source`` is anything that can be iterated over, or a ``Source``. Used twice, a stream gives all its
@@ -176,9 +179,9 @@ class Stream(Generic[T_co]):
     def guarded(self, guard: Guard | None = None, *, surge: Surge | None = None) -> "Stream[T_co]":
         """Put a guard before what the last stage calls, and say which errors are too many there.
 
-        The stage is a map, filter, flat_map or look_up. With a breaker, failures of what it calls are waited
-        out, and all behind waits, instead of being tried again or set aside; a lookup gives what it has
-        instead. This is a new stage in place of the last: use what is returned, not both.
+        The stage is a map, filter, flat_map, map_batches or look_up. With a breaker, failures of what it
+        calls are waited out, and all behind waits, instead of being tried again or set aside; a lookup gives
+        what it has instead. This is a new stage in place of the last: use what is returned, not both.
         """
         node = self.node
         manner = replace(node.manner, guard=guard or node.manner.guard, surge=surge or node.manner.surge)
@@ -263,13 +266,15 @@ class Stream(Generic[T_co]):
 
     def window(
         self, plan: WindowPlan, *, beside: Sink[LateItem | EarlyItem] | None = None, name: str = ""
-    ) -> "Stream[Windowed[Any, Any]]":
+    ) -> "LateStream[Windowed[Any, Any], LateItem | EarlyItem]":
         """Put items together by key and time, and give out the results of windows as they close.
 
-        ``beside`` is written the items that came too late or too early to count, which are lost without it.
+        ``beside`` is written the items that came too late or too early to count; they are also the items of
+        the stream ``late`` of what this returns. Without either they are lost.
         What is open survives the process only with a checkpoint.
         """
-        return self._then(WindowNode(name or "window", (self.node,), plan=plan, beside=beside))
+        node = WindowNode(name or "window", (self.node,), plan=plan, beside=beside)
+        return self._with_late(node)
 
     def merge(self, *others: "Stream[T]", name: str = "") -> "Stream[T_co | T]":
         """Put items of several streams on one way, as they come. Keys end here, also without others."""
@@ -314,6 +319,11 @@ class Stream(Generic[T_co]):
         sink = AsyncHandOver()
         return sink.iterate(self.to(cast("Sink[T_co]", sink)).engine())
 
+    def _with_late(self, node: Node) -> "LateStream[Any, Any]":
+        stream: LateStream[Any, Any] = object.__new__(LateStream)
+        stream.node = node
+        return stream
+
     def _then(self, node: Node) -> "Stream[Any]":
         stream: Stream[Any] = object.__new__(Stream)
         stream.node = node
@@ -321,3 +331,14 @@ class Stream(Generic[T_co]):
 
     def __repr__(self) -> str:
         return f"Stream({self.node.name!r})"
+
+
+class LateStream(Stream[T_co], Generic[T_co, L]):
+    """Results of a stage that cannot use what comes too late; ``late`` is a stream of that."""
+
+    __slots__ = ()
+
+    @property
+    def late(self) -> "Stream[L]":
+        """What came too late, or too early."""
+        return self._then(SideNode(f"{self.node.name} late", (self.node,), port=LATE))

@@ -1,18 +1,24 @@
 """The stage that counts in windows: what is open stays here, what is over goes on."""
 
 import threading
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from time import perf_counter
+from typing import Protocol
 
 from sidestage.clock import Clock
 from sidestage.errors import DataError
 from sidestage.stream.chunk import Chunk, Ledger
+from sidestage.stream.chunk_parts import ChunkParts
 from sidestage.stream.contract import Batch, Writer
 from sidestage.stream.failing import Desk, GivenUp
+from sidestage.stream.frames import is_frame
 from sidestage.stream.metrics import Meter
 from sidestage.stream.operators import Step
+from sidestage.stream.routing import Fork
+from sidestage.stream.shape_nodes import LATE
 from sidestage.stream.watermarks import Moment
+from sidestage.stream.window_tables import add_tables
 from sidestage.stream.windowing import WindowState
 from sidestage.stream.windows import EarlyItem, LateItem, Outcome, WindowPlan
 
@@ -48,9 +54,9 @@ class WindowOperator:
         self._next = following
         self._beside = beside
         self._keep = keep
+        self._late = following.sides.get(LATE) if isinstance(following, Fork) else None
         self._due = clock.monotonic() + _TICK_SECONDS
-        self._parts: set[Hashable] = set()
-        self._is_mixed = False
+        self._parts = ChunkParts(self.state.forget)
 
     def restore(self, snapshot: bytes) -> None:
         """Go on from a snapshot. Raises DataError."""
@@ -60,17 +66,27 @@ class WindowOperator:
         """Count a chunk, and push on the windows that are over."""
         began = perf_counter()
         with self.lock:
-            outcome = self.state.add(chunk.items, Moment.of(self._clock), self._part(chunk))
-            for failure in outcome.failures:
-                if failure.place is not None:
-                    item = chunk.items[failure.place]
-                    self._desk.decide(chunk, failure.place, item, GivenUp(failure.error, 1))
-            self._meter.took(len(chunk.items), perf_counter() - began)
-            self._set_aside(outcome)
+            outcome = self._tables(chunk) if is_frame(chunk.items[0]) else self._rows(chunk)
+            self._meter.took(chunk.load, perf_counter() - began)
+            self._set_aside(outcome, chunk)
             if outcome.emitted:
                 self._next.push(Chunk(list(outcome.emitted), chunk.tickets, chunk.born))
             else:
                 chunk.settle()
+
+    def _rows(self, chunk: Chunk) -> Outcome:
+        outcome = self.state.add(chunk.items, Moment.of(self._clock), self._parts.name(chunk))
+        for failure in outcome.failures:
+            if failure.place is not None:
+                item = chunk.items[failure.place]
+                self._desk.decide(chunk, failure.place, item, GivenUp(failure.error, 1))
+        return outcome
+
+    def _tables(self, chunk: Chunk) -> Outcome:
+        outcome, failures = add_tables(self.state, chunk, Moment.of(self._clock), self._parts.name(chunk))
+        for failure in failures:
+            self._desk.decide(chunk, failure.place, failure.item, GivenUp(failure.error, 1))
+        return outcome
 
     def due(self) -> float | None:
         """Return when to look whether time alone has closed a window."""
@@ -96,40 +112,59 @@ class WindowOperator:
                 self._emit(self.state.drain(Moment.of(self._clock)))
         self._next.finish()
 
-    def _part(self, chunk: Chunk) -> Hashable:
-        """Return what the times of a chunk belong to: a part of a source, as long as chunks keep to one.
-
-        Where parts were put together nobody knows any more which item came from which, so all are one then.
-        """
-        parts = {(ticket.source, ticket.part) for ticket in chunk.tickets}
-        if not self._is_mixed and len(parts) > 1:
-            self._is_mixed = True
-            for part in self._parts:
-                self.state.forget(part)
-        if self._is_mixed:
-            return "all"
-        self._parts |= parts
-        return next(iter(parts), "all")
-
     def _emit(self, outcome: Outcome) -> None:
-        self._set_aside(outcome)
         if outcome.emitted:
             ticket = self.results.issue(Batch("results", 0, [], 0))
             self._next.push(Chunk(list(outcome.emitted), (ticket,), self._clock.monotonic()))
 
-    def _set_aside(self, outcome: Outcome) -> None:
+    def _set_aside(self, outcome: Outcome, chunk: Chunk) -> None:
+        """Send what came too late or too early where it is to go; only items that come can be either."""
         aside: list[LateItem | EarlyItem] = [*outcome.late, *outcome.early]
         if aside and self._beside is not None:
             self._beside.write(aside)
+        if aside and self._late is not None:
+            chunk.hold()
+            self._late.push(Chunk(list(aside), chunk.tickets, chunk.born, _origins(chunk, aside)))
+
+
+def _origins(chunk: Chunk, aside: Sequence[LateItem | EarlyItem]) -> list[int] | None:
+    if len(chunk.tickets) != 1:
+        return None
+    places = [each.place for each in aside]
+    return places if chunk.origins is None else [chunk.origins[place] for place in places]
+
+
+class Snapshotted(Protocol):
+    """A state that goes into checkpoints."""
+
+    def snapshot(self) -> bytes:
+        """Return all that is needed to go on elsewhere."""
+        ...
+
+
+class Keeper(Protocol):
+    """What one worker keeps between items: windows, or rows that wait to be joined."""
+
+    results: Ledger
+    lock: threading.Lock
+
+    @property
+    def state(self) -> Snapshotted:
+        """What goes into a checkpoint."""
+        ...
+
+    def restore(self, snapshot: bytes) -> None:
+        """Go on from a snapshot. Raises DataError."""
+        ...
 
 
 class Windows:
-    """All the windows of one run. ``names`` are those there will be, one for each worker that has some."""
+    """All the windows of one run, and what waits for joins, one for each of ``names``."""
 
     def __init__(self, names: frozenset[str]) -> None:
         self.names = names
         self._lock = threading.Lock()
-        self._operators: dict[str, WindowOperator] = {}
+        self._operators: dict[str, Keeper] = {}
         self._restored: Mapping[str, bytes] = {}
 
     def go_on_from(self, states: Mapping[str, bytes]) -> None:
@@ -142,7 +177,7 @@ class Windows:
             )
         self._restored = states
 
-    def add(self, name: str, operator: WindowOperator) -> None:
+    def add(self, name: str, operator: Keeper) -> None:
         """Note that a worker has windows, and let it go on with those it had. Raises DataError."""
         if name in self._restored:
             operator.restore(self._restored[name])
