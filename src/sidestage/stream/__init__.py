@@ -35,6 +35,7 @@ from sidestage.stream.estimates import Estimate
 from sidestage.stream.failing import DeadLetter, Default, Raise, SetAside, Skip
 from sidestage.stream.flow import Flow
 from sidestage.stream.guard import Guard
+from sidestage.stream.hot_keys import HotKey, SpillFull
 from sidestage.stream.intervals import JoinFull, Unjoined, Waiting
 from sidestage.stream.letter_file import LetterFile, read_letters, replay
 from sidestage.stream.nodes import Manner
@@ -42,6 +43,7 @@ from sidestage.stream.settings import Ended, Settings
 from sidestage.stream.shaping import BatchSize, Routes
 from sidestage.stream.side_tables import SideTable, TableStale
 from sidestage.stream.sinks import Called, Collected
+from sidestage.stream.spill import Spill
 from sidestage.stream.stream import LateStream, Stream
 from sidestage.stream.watermarks import EventTime
 from sidestage.stream.windows import (
@@ -74,6 +76,7 @@ __all__ = [
     "Fold",
     "Found",
     "Guard",
+    "HotKey",
     "JoinFull",
     "LateItem",
     "LateStream",
@@ -92,6 +95,8 @@ __all__ = [
     "Sink",
     "Skip",
     "Source",
+    "Spill",
+    "SpillFull",
     "Stream",
     "Surge",
     "TableStale",

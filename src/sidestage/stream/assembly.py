@@ -27,10 +27,12 @@ from sidestage.stream.failing import (
 from sidestage.stream.guards import Guards
 from sidestage.stream.layout import Layout, Segment
 from sidestage.stream.letters import Letters
+from sidestage.stream.lines import LineInlet, Lines
 from sidestage.stream.logs import Logged
-from sidestage.stream.mailbox import Mailbox
+from sidestage.stream.mailbox import Bounded, Inlet, Mailbox
 from sidestage.stream.metrics import Meter, StageCounts, add_up, estimated_cpu
 from sidestage.stream.nodes import (
+    KeyNode,
     LimitNode,
     LookupNode,
     MapNode,
@@ -50,6 +52,7 @@ from sidestage.stream.settings import Settings
 from sidestage.stream.shape_nodes import FAILED, IntervalNode, SideNode, TableJoinNode
 from sidestage.stream.side_tables import LoadedTable
 from sidestage.stream.spans import Spans
+from sidestage.stream.spill import Store
 from sidestage.stream.spreading import spread
 from sidestage.stream.surges import StageSurge, WatchedMeter
 from sidestage.stream.transactions import transactions_of
@@ -80,6 +83,7 @@ class Assembly:
         self.halt = Halt()
         self._settings = settings
         self.clock = clock
+        self.listener = listener
         self._meters: defaultdict[Node, list[Meter]] = defaultdict(list)
         self.letters = Letters(post)
         self.transactions = transactions_of(layout)
@@ -120,7 +124,17 @@ class Assembly:
         self.inlets = {
             segment: self._mailboxes(segment)
             for segment in layout.segments
-            if not isinstance(segment.head, SourceNode)
+            if not (segment.lines or isinstance(segment.head, SourceNode))
+        }
+        self.lines = {segment: self._lines(segment) for segment in layout.segments if segment.lines}
+        self.line_inlets = {
+            segment: tuple(LineInlet(lines) for _ in range(segment.threads))
+            for segment, lines in self.lines.items()
+        }
+        self.stores = {
+            node: Store(node.spill)
+            for node in layout.nodes
+            if isinstance(node, KeyNode) and node.spill is not None
         }
         self.turns = {
             segment: Turns(segment.workers, self.halt)
@@ -152,10 +166,11 @@ class Assembly:
         tuned = [
             Tuned(
                 self.layout.names[segment.head],
-                mailboxes,
+                self._bounded(segment),
                 tuple(self.layout.names[each] for each in segment.stages),
             )
-            for segment, mailboxes in self.inlets.items()
+            for segment in self.layout.segments
+            if not isinstance(segment.head, SourceNode)
         ]
         return Retuner(tuned, self._settings.chunk, self.counts, self.clock, self.listener)
 
@@ -163,18 +178,18 @@ class Assembly:
         total = add_up(self._meters[node])
         lookup = self.lookups.get(node)
         segment = self.layout.segment_of[node]
-        inlets = self.inlets.get(segment, ()) if segment.head is node else ()
+        is_head = segment.head is node
         return StageCounts(
             self.layout.names[node],
             segment.workers,
-            sum(each.pending for each in inlets),
+            self._pending(segment) if is_head else 0,
             total.processed,
             sum(self.desks[node].errors.values()),
             total.seconds,
             tuple(total.buckets),
             makeshift=None if lookup is None else lookup.snapshot().makeshift,
             cpu=estimated_cpu(total),
-            buffer=sum(each.most_items for each in inlets),
+            buffer=sum(each.most_items for each in self._bounded(segment)) if is_head else 0,
         )
 
     def _desk(self, node: Node, usual: OnError) -> Desk:
@@ -196,6 +211,29 @@ class Assembly:
             self.rest_after,
             key_before(node),
         )
+
+    def inlet(self, segment: Segment, number: int) -> Inlet:
+        """Return what a worker takes its chunks from."""
+        if segment.lines:
+            return self.line_inlets[segment][number]
+        inlets = self.inlets[segment]
+        return inlets[number % len(inlets)]
+
+    def _pending(self, segment: Segment) -> int:
+        if segment.lines:
+            return self.lines[segment].pending
+        return sum(each.pending for each in self.inlets.get(segment, ()))
+
+    def _bounded(self, segment: Segment) -> tuple[Bounded, ...]:
+        """Return what holds back items for each worker; lines are for all of them."""
+        if segment.lines:
+            return (self.lines[segment],) * segment.threads
+        return self.inlets.get(segment, ())
+
+    def _lines(self, segment: Segment) -> Lines:
+        senders = self.layout.senders(segment.head)
+        most = self._settings.first_buffer
+        return Lines(segment.lines, most, self.halt, senders=senders, workers=segment.threads)
 
     def _mailboxes(self, segment: Segment) -> tuple[Mailbox, ...]:
         senders = self.layout.senders(segment.head)

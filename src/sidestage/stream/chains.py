@@ -11,11 +11,14 @@ from sidestage.stream.contract import Sink, Writer
 from sidestage.stream.coroutines import CoroutineStage
 from sidestage.stream.failing import Desk
 from sidestage.stream.guarded import GuardedWriter
+from sidestage.stream.hot_keys import Alarm
 from sidestage.stream.interval_stage import IntervalOperator
+from sidestage.stream.keyed_coroutines import KeyedCoroutineStage
+from sidestage.stream.keys import KeyedOutlet, MailboxOutlets, Numbers, Outlets
 from sidestage.stream.layout import Segment
 from sidestage.stream.limiting import Bounds, KeyLimitOperator, LimitOperator
+from sidestage.stream.lines import LineOutlet, Lines
 from sidestage.stream.lookups import LookupOperator
-from sidestage.stream.mailbox import Mailbox
 from sidestage.stream.metrics import Meter
 from sidestage.stream.nodes import (
     BatchNode,
@@ -33,7 +36,8 @@ from sidestage.stream.nodes import (
     WindowNode,
 )
 from sidestage.stream.operators import Copies, FilterOperator, FlatMapOperator, MapOperator, Operator, Step
-from sidestage.stream.outlets import KeyedOutlet, Turn, TurnOutlet, WriteStep
+from sidestage.stream.outlets import Turn, TurnOutlet, WriteStep
+from sidestage.stream.overflow import Aside, LineOutlets
 from sidestage.stream.processes import ProcessOperator
 from sidestage.stream.revoking import RevocableOperator
 from sidestage.stream.routing import Away, Fork
@@ -105,17 +109,21 @@ class Chain:
 
     def coroutine_stage(self, node: MapNode) -> tuple[CoroutineStage, Step]:
         """Return a stage of coroutines, and what it pushes its chunks into."""
-        segment = self._lane.segment
+        segment, shared = self._lane.segment, self._shared
         following = self._followers(node)
-        stage = CoroutineStage(
-            self._shared.guards.around(node, node.function),
+        parts = (
+            shared.guards.around(node, node.function),
             segment.workers,
             node.manner.timeout if node.manner.guard is None else None,  # the guard's waits do not count
             self._desk(node, following),
-            self._shared.new_meter(node),
-            self._shared.halt,
-            ordered=segment.ordered,
+            shared.new_meter(node),
+            shared.halt,
         )
+        stage: CoroutineStage
+        if segment.lines:
+            stage = KeyedCoroutineStage(*parts, shared.line_inlets[segment][0])
+        else:
+            stage = CoroutineStage(*parts, ordered=segment.ordered)
         return stage, Watched(following, self._lane.watch)
 
     def _followers(self, node: Node) -> Step:
@@ -144,18 +152,41 @@ class Chain:
         if not self._layout.begins_segment(node):
             return self._step(node)
         segment = self._layout.segment_of[node]
-        inlets = self._shared.inlets[segment]
-        outlet: Mailbox | KeyedOutlet = inlets[0]
         keyed = segment.keyed
-        if keyed is not None and keyed is self._lane.segment.keyed:
-            outlet = inlets[self._lane.number]
-        elif keyed is not None:
-            # In turn, chunks are sent by whichever worker comes to it, whom this one cannot watch.
-            watch = self._lane.watch if self._lane.turn is None else None
-            desk, meter = self._shared.desks[keyed], self._shared.new_meter(keyed, watch)
-            outlet = KeyedOutlet(keyed.key, self._shared.spread, keyed.into, inlets, desk, meter)
-        way: Step = outlet if self._lane.turn is None else TurnOutlet(outlet, self._lane.turn)
+        mine = self._lane.segment
+        if keyed is None:
+            way: Step = self._shared.inlets[segment][0]
+        elif segment.lines:
+            lines = self._shared.lines[segment]
+            if mine.keyed is keyed:
+                way = LineOutlet(self._shared.line_inlets[mine][self._lane.number], lines)
+            else:
+                way = self._fan_out(keyed, segment.lines, self._line_outlets(keyed, segment, lines))
+        else:
+            mailboxes = self._shared.inlets[segment]
+            if mine.keyed is keyed:
+                way = mailboxes[self._lane.number]
+            else:
+                way = self._fan_out(keyed, keyed.into, MailboxOutlets(mailboxes))
+        if self._lane.turn is not None:
+            way = TurnOutlet(way, self._lane.turn)
         return way if self._lane.watch.spans is None else Leaving(way, self._lane.watch)
+
+    def _fan_out(self, keyed: KeyNode, into: int, to: Outlets) -> Step:
+        # In turn, chunks are sent by whichever worker comes to it, whom this one cannot watch.
+        watch = self._lane.watch if self._lane.turn is None else None
+        desk, meter = self._shared.desks[keyed], self._shared.new_meter(keyed, watch)
+        return KeyedOutlet(self._numbers(keyed), into, to, desk, meter)
+
+    def _line_outlets(self, keyed: KeyNode, segment: Segment, lines: Lines) -> LineOutlets:
+        shared, names = self._shared, self._layout.names
+        store = shared.stores.get(keyed)
+        aside = None if store is None else Aside(store, shared.desks[keyed], names[keyed])
+        alarm = Alarm(names[segment.head], shared.clock, shared.listener)
+        return LineOutlets(lines, self._numbers(keyed), alarm, aside)
+
+    def _numbers(self, keyed: KeyNode) -> Numbers:
+        return Numbers(keyed.key, self._shared.spread, keyed.manner.on_error, self._layout.names[keyed])
 
     def _step(self, node: Node) -> Step:
         return self._shared.revoking.sifted(node, self._step_itself(node))

@@ -14,7 +14,7 @@ from typing import Any
 
 from sidestage.stream.chunk import Chunk
 from sidestage.stream.failing import Desk, GivenUp, Halt, Stopped, WorkerDied
-from sidestage.stream.mailbox import Mailbox
+from sidestage.stream.mailbox import Inlet
 from sidestage.stream.metrics import Meter
 from sidestage.stream.operators import Step
 from sidestage.stream.revoking import Passage
@@ -61,7 +61,7 @@ class CoroutineStage:
         self._slots = asyncio.Semaphore(most)
         self._cpu = 0.0
 
-    def serve(self, inlet: Mailbox, following: Step) -> None:
+    def serve(self, inlet: Inlet, following: Step) -> None:
         """Do all that comes, and hand it on. Raises Stopped, and what handing on raised."""
         loop = asyncio.new_event_loop()
         name = threading.current_thread().name
@@ -81,7 +81,7 @@ class CoroutineStage:
                 self._halt.left_behind.append(running)
         following.finish()
 
-    def _take(self, inlet: Mailbox, loop: asyncio.AbstractEventLoop) -> None:
+    def _take(self, inlet: Inlet, loop: asyncio.AbstractEventLoop) -> None:
         """Take chunks, as long as fewer items than allowed are at work, or done and not handed on."""
         number = 0
         try:

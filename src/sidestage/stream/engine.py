@@ -19,7 +19,7 @@ from sidestage.stream.failing import Abandoned, Stopped, StreamDied
 from sidestage.stream.feed import READ_SECONDS, Feed
 from sidestage.stream.layout import Segment
 from sidestage.stream.life import Life
-from sidestage.stream.mailbox import Mailbox
+from sidestage.stream.mailbox import Inlet
 from sidestage.stream.metrics import StageCounts
 from sidestage.stream.nodes import MapNode, SinkNode, SourceNode, WindowNode
 from sidestage.stream.operators import Step
@@ -208,11 +208,11 @@ class Engine:
         if isinstance(segment.head, SourceNode):
             work = partial(self._feed, segment, segment.head)
         else:
-            inlets = self._assembly.inlets[segment]
+            inlet = self._assembly.inlet(segment, number)
             turns = self._assembly.turns.get(segment)
             turn, watch = None if turns is None else Turn(turns), Watch(self._assembly.spans)
             lane = Lane(segment, number, turn=turn, watch=watch)
-            work = partial(self._serve, lane, inlets[number % len(inlets)])
+            work = partial(self._serve, lane, inlet)
         self._start_thread(name, work)
 
     def _start_thread(self, name: str, work: Callable[[], None]) -> None:
@@ -233,7 +233,7 @@ class Engine:
             with self._lock:
                 self._cpu += thread_time()
 
-    def _serve(self, lane: Lane, inlet: Mailbox) -> None:
+    def _serve(self, lane: Lane, inlet: Inlet) -> None:
         """Do the stages of a segment on what comes into its mailbox."""
         head = lane.segment.head
         with lane.closing():
@@ -248,7 +248,7 @@ class Engine:
                 step.finish()
         self._has_ended()
 
-    def _work(self, lane: Lane, inlet: Mailbox, step: Step) -> None:
+    def _work(self, lane: Lane, inlet: Inlet, step: Step) -> None:
         turn, watch = lane.turn, lane.watch
         monotonic, halt = self._clock.monotonic, self._halt
         while True:
@@ -345,6 +345,8 @@ class Engine:
     def _undo(self) -> None:
         """Undo, when all workers have ended, what was not committed, and end the threads of guards."""
         self._assembly.guards.close()
+        for store in self._assembly.stores.values():
+            store.close()
         if self._assembly.transactions is not None:
             try:
                 self._assembly.transactions.close()

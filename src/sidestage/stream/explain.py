@@ -6,13 +6,14 @@ from sidestage.stream.layout import Layout, Segment
 from sidestage.stream.nodes import BatchNode, KeyNode, LimitNode, Node, SinkNode, SourceNode
 from sidestage.stream.settings import Settings
 from sidestage.stream.shape_nodes import GatherNode, IntervalNode, RouteNode, TableJoinNode
+from sidestage.stream.spill import Spill
 
 
 def explained(layout: Layout, settings: Settings) -> str:
     """Return one line for each group of stages that share workers, with what leads to it."""
     most = sum(
         (settings.first_buffer if not isinstance(segment.head, SourceNode) else 0) * _inlets(segment)
-        + settings.chunk * segment.threads
+        + settings.chunk * (min(segment.workers, segment.lines) or segment.threads)
         for segment in layout.segments
     )
     most += sum(
@@ -22,7 +23,9 @@ def explained(layout: Layout, settings: Settings) -> str:
     )
     lines = [_line(layout, segment, settings) for segment in layout.segments]
     threads = sum(segment.threads for segment in layout.segments)
-    lines.append(f"{threads} threads; at most {most:,} items under way, and what batches and windows hold")
+    spills = any(isinstance(node, KeyNode) and node.spill is not None for node in layout.nodes)
+    held = "batches, windows and spills" if spills else "batches and windows"
+    lines.append(f"{threads} threads; at most {most:,} items under way, and what {held} hold")
     return "\n".join(lines)
 
 
@@ -31,8 +34,11 @@ def _line(layout: Layout, segment: Segment, settings: Settings) -> str:
     if isinstance(segment.head, SourceNode):
         return f"{stages}  ({_who(segment)})"
     before = " and ".join(dict.fromkeys(_reached(layout, segment)))
-    inlets = f"{_inlets(segment)} x " if _inlets(segment) > 1 else ""
-    return f"{before} --[{inlets}{_room(settings)}]--> {stages}  ({_who(segment)})"
+    if segment.lines:
+        waits = f"{segment.lines} lines, {_room(settings, segment.threads)}"
+    else:
+        waits = (f"{_inlets(segment)} x " if _inlets(segment) > 1 else "") + _room(settings)
+    return f"{before} --[{waits}]--> {stages}  ({_who(segment)})"
 
 
 def _reached(layout: Layout, segment: Segment) -> Iterator[str]:
@@ -67,7 +73,7 @@ def _details(node: Node) -> str:
         case IntervalNode():
             details = f"{node.plan.how} within {node.plan.before:g} and {node.plan.after:g} s"
         case KeyNode():
-            details = f"into {node.into}"
+            details = f"into {node.into}" + _spilled(node.spill)
     return details
 
 
@@ -76,6 +82,13 @@ def _gathered(node: GatherNode) -> str:
     most = "" if node.most_bytes is None else f"{node.most_bytes:,} bytes"
     within = "" if node.within is None else f" within {node.within:g} s"
     return (" or ".join(filter(None, (rows, most))) or "as they come") + within
+
+
+def _spilled(spill: Spill | None) -> str:
+    if spill is None:
+        return ""
+    disk = "" if spill.path is None else f" and {spill.most:,} on disk"
+    return f", spills {spill.memory:,} bytes in memory{disk}"
 
 
 def _who(segment: Segment) -> str:
@@ -90,8 +103,8 @@ def _order(segment: Segment) -> str:
     return "in order" if segment.ordered else "in any order"
 
 
-def _room(settings: Settings) -> str:
-    return f"{settings.first_buffer:,} items{' at first' if settings.buffer == 'auto' else ''}"
+def _room(settings: Settings, times: int = 1) -> str:
+    return f"{settings.first_buffer * times:,} items{' at first' if settings.buffer == 'auto' else ''}"
 
 
 def _inlets(segment: Segment) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from sidestage.errors import DefinitionError
+from sidestage.stream.fan_outs import FanOut, fan_outs
 from sidestage.stream.nodes import (
     BatchNode,
     KeyNode,
@@ -27,12 +28,16 @@ from sidestage.stream.shape_nodes import GatherNode, IntervalNode
 
 @dataclass(eq=False)
 class Segment:
-    """Stages, from ``head`` on, that the same workers do."""
+    """Stages, from ``head`` on, that the same workers do.
+
+    They share the keys of ``keyed``: through ``lines``, or if there are none each has some for itself.
+    """
 
     head: Node
     workers: int
     ordered: bool
     keyed: KeyNode | None
+    lines: int = 0
     stages: list[Node] = field(default_factory=list)
 
     @property
@@ -62,8 +67,8 @@ class Layout:
 
     def senders(self, node: Node) -> int:
         """Return how many workers push into each mailbox of a stage that begins a segment."""
-        keyed = self.segment_of[node].keyed
-        if keyed is not None and keyed not in node.before:
+        segment = self.segment_of[node]
+        if segment.keyed is not None and not segment.lines and segment.keyed not in node.before:
             return 1  # each worker has the same keys as one of the stage before
         return sum(self.segment_of[before].threads for before in node.before)
 
@@ -77,12 +82,14 @@ def lay_out(sinks: Sequence[SinkNode]) -> Layout:
             after[before].append(node)
     _require_plain(nodes)
     key_of = _keys(nodes)
-    lanes = _lanes(key_of)
+    fans = fan_outs(nodes, key_of)
     segment_of: dict[Node, Segment] = {}
     for node in nodes:
         before_it = segment_of[node.before[0]] if node.before else None
-        if before_it is None or _is_apart(node, before_it, lanes):
-            segment_of[node] = _segment(node, before_it, key_of[node], lanes)
+        keyed = key_of[node]
+        fan_out = None if keyed is None else fans.get(keyed)
+        if before_it is None or _is_apart(node, before_it, fan_out):
+            segment_of[node] = _segment(node, before_it, keyed, fan_out)
         else:
             segment_of[node] = before_it
         segment_of[node].stages.append(node)
@@ -113,26 +120,6 @@ def _require_order(node: Node, keyed: KeyNode | None) -> None:
     )
 
 
-def _lanes(key_of: dict[Node, KeyNode | None]) -> dict[KeyNode, int]:
-    """Return how many workers share the keys. Raises DefinitionError if stages want different numbers."""
-    lanes: dict[KeyNode, int] = {}
-    for node, keyed in key_of.items():
-        workers = node.manner.workers or 1
-        if keyed is None or workers == 1 or _is_async(node):
-            continue
-        if workers > keyed.into:
-            raise DefinitionError(
-                f"{node.name!r} has {workers} workers, but its keys are shared among {keyed.into} at most.",
-                hint=f"Give by_key(into={workers}), or fewer workers.",
-            )
-        if lanes.setdefault(keyed, workers) != workers:
-            raise DefinitionError(
-                f"{node.name!r} has {workers} workers, but the keys are shared among {lanes[keyed]} before.",
-                hint="Give it as many, or call by_key again before it, or merge() to give up the keys.",
-            )
-    return lanes
-
-
 def _require_plain(nodes: Iterable[Node]) -> None:
     """Raise DefinitionError for coroutine functions where nobody would wait for them."""
     for node in nodes:
@@ -152,7 +139,7 @@ def _is_async(node: Node) -> bool:
     return isinstance(node, MapNode) and node.is_async
 
 
-def _is_apart(node: Node, before: Segment, lanes: dict[KeyNode, int]) -> bool:
+def _is_apart(node: Node, before: Segment, fan_out: FanOut | None) -> bool:
     """Whether a stage is done by other workers than the one before."""
     if (
         node.manner.workers is not None
@@ -162,8 +149,7 @@ def _is_apart(node: Node, before: Segment, lanes: dict[KeyNode, int]) -> bool:
         or isinstance(node, MergeNode)
     ):
         return True
-    first = node.before[0]
-    if isinstance(first, KeyNode) and first in lanes:
+    if fan_out is not None and node in fan_out.firsts:
         return True
     if isinstance(node, LimitNode):
         return before.keyed is None
@@ -173,13 +159,16 @@ def _is_apart(node: Node, before: Segment, lanes: dict[KeyNode, int]) -> bool:
     return before.threads > 1 and (holds_back or isinstance(node, BatchNode | SinkNode | KeyNode))
 
 
-def _segment(node: Node, before: Segment | None, keyed: KeyNode | None, lanes: dict[KeyNode, int]) -> Segment:
+def _segment(node: Node, before: Segment | None, keyed: KeyNode | None, fan_out: FanOut | None) -> Segment:
     """Return the segment that begins with a stage. Raises DefinitionError."""
     workers = node.manner.workers or 1
-    if keyed is None or keyed not in lanes or _is_async(node) or isinstance(node, KeyNode):
+    if keyed is None or fan_out is None or isinstance(node, KeyNode):
         return Segment(node, workers, node.manner.ordered or keyed is not None, None)
-    if node.before[0] is keyed or (before is not None and before.keyed is keyed and workers > 1):
-        return Segment(node, lanes[keyed], ordered=True, keyed=keyed)
+    if node in fan_out.members:
+        usual = fan_out.workers if node in fan_out.firsts and not _is_async(node) else 1
+        return Segment(node, node.manner.workers or usual, ordered=True, keyed=keyed, lines=fan_out.lines)
+    if node in fan_out.firsts or (before is not None and before.keyed is keyed and workers > 1):
+        return Segment(node, fan_out.workers, ordered=True, keyed=keyed)
     if workers > 1:
         raise DefinitionError(
             f"{node.name!r} has {workers} workers, but the stage before it has brought all keys together.",

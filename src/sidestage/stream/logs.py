@@ -16,11 +16,11 @@ LOGGER.addHandler(logging.NullHandler())  # whoever wants to read it says where
 
 _WARNINGS = frozenset({
     "CircuitTurned", "FallbackTurned", "StreamCrashed", "SurgeBegan", "ThreadWrittenOff", "ThreadsHang",
-    "WorkerRestarted", "ItemRevoked",
+    "WorkerRestarted", "ItemRevoked", "HotKey", "SpillFull",
 })  # fmt: skip
 """What somebody should look at; all else is information."""
 
-_TELLS_OF_ITEMS = {"ItemRevoked": ("key",)}
+_TELLS_OF_ITEMS = {"ItemRevoked": ("key",), "HotKey": ("key",)}
 """Fields that show what is in an item."""
 
 

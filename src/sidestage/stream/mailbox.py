@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from typing import Protocol
 
 from sidestage.stream.chunk import Chunk
 from sidestage.stream.failing import Halt, Stopped
@@ -9,6 +10,42 @@ from sidestage.stream.operators import End
 
 _LOOK_SECONDS = 0.1
 """How often those who wait ask whether everything is to stop, should nobody have woken them."""
+
+
+class Bounded(Protocol):
+    """Where items wait, up to a bound that can be set."""
+
+    most_items: int
+
+    @property
+    def came(self) -> int:
+        """How many items were put in so far."""
+        ...
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks were put in so far."""
+        ...
+
+
+class Inlet(Protocol):
+    """What a worker takes its chunks from."""
+
+    def take(self, timeout: float | None) -> Chunk | None:
+        """Return the oldest chunk, or None: none came within ``timeout``, none will, or a flush is asked.
+
+        Raises Stopped.
+        """
+        ...
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing waits and nothing will come."""
+        ...
+
+    def asks_to_flush(self) -> bool:
+        """Return, once, whether whoever takes is to pass on what is held."""
+        ...
 
 
 class Mailbox(End):

@@ -1,7 +1,7 @@
 """The parts of a description: each knows what it is made from, and nothing of how it is run."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Any, Literal
@@ -13,9 +13,11 @@ from sidestage.policy.retry import Retry
 from sidestage.policy.surge import Surge
 from sidestage.stream.cache import Cache, Found
 from sidestage.stream.contract import Sink, Source
-from sidestage.stream.failing import OnError
+from sidestage.stream.failing import Default, OnError, shown
 from sidestage.stream.guard import Guard
 from sidestage.stream.spans import Incoming
+from sidestage.stream.spill import Spill
+from sidestage.stream.spreading import require_key
 from sidestage.stream.windows import WindowPlan
 
 Place = Literal["thread", "process"]
@@ -92,9 +94,17 @@ class FilterNode(Node):
 
 @dataclass(frozen=True, eq=False)
 class FlatMapNode(Node):
-    """Any number of items of each."""
+    """Any number of items of each. Raises DefinitionError for a default that is not several items."""
 
     function: Callable[[Any], Any] = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        on_error = self.manner.on_error
+        if isinstance(on_error, Default) and not isinstance(on_error.value, Collection):
+            raise DefinitionError(
+                f"The default of {self.name!r}, {shown(on_error.value)}, is not several items.",
+                hint="Give Default([...]): what flat_map goes on with in place of what it would have made.",
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +120,19 @@ class LookupNode(Node):
 
 @dataclass(frozen=True, eq=False)
 class KeyNode(Node):
-    """Items with a key: those of one key stay in order from here on, whoever works on them."""
+    """Items with a key: those of one key stay in order from here on, whoever works on them.
+
+    Raises DefinitionError for a default that is no key.
+    """
 
     key: Callable[[Any], Any] = field(kw_only=True)
     into: int = field(kw_only=True)
+    spill: Spill | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        on_error = self.manner.on_error
+        if isinstance(on_error, Default):
+            require_key(on_error.value, hash, self.name)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,16 +1,14 @@
 """Where a segment's chunks go: to sinks, to workers that share keys, or, in order, to whoever is next."""
 
 import threading
-from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
 
 from sidestage.stream.chunk import Chunk
 from sidestage.stream.contract import Refused, Writer
-from sidestage.stream.failing import Desk, Halt, Stopped, shown
-from sidestage.stream.mailbox import Mailbox
+from sidestage.stream.failing import Desk, Halt, Stopped
 from sidestage.stream.metrics import Meter
-from sidestage.stream.operators import End
+from sidestage.stream.operators import End, Step
 
 _LOOK_SECONDS = 0.1
 _AHEAD_PER_WORKER = 4
@@ -58,78 +56,11 @@ class WriteStep(End):
         """Do nothing: whoever opened the writer closes it."""
 
 
-class KeyedOutlet(End):
-    """Gives each item to the worker that has its key."""
-
-    def __init__(
-        self,
-        key: Callable[[Any], Any],
-        spread: Callable[[Any], int],
-        into: int,
-        mailboxes: Sequence[Mailbox],
-        desk: Desk,
-        meter: Meter,
-    ) -> None:
-        self._key = key
-        self._spread = spread
-        self._into = into
-        self._mailboxes = mailboxes
-        self._desk = desk
-        self._meter = meter
-
-    def push(self, chunk: Chunk) -> None:
-        """Take a chunk apart."""
-        began = perf_counter()
-        count = len(self._mailboxes)
-        parts: list[list[Any]] = [[] for _ in range(count)]
-        labels: list[list[int]] = [[] for _ in range(count)]
-        origins = range(len(chunk.items)) if chunk.origins is None else chunk.origins
-        key, spread, into = self._key, self._spread, self._into
-        for index, item in enumerate(chunk.items):
-            try:
-                which = spread(key(item)) % into % count
-            except BaseException as error:  # noqa: BLE001
-                kept = self._desk.meet(chunk, index, item, error, lambda it: spread(key(it)))
-                if kept.gone:
-                    continue
-                which = hash(kept.value) % into % count
-            parts[which].append(item)
-            labels[which].append(origins[index])
-        self._meter.took(len(chunk.items), perf_counter() - began)
-        chunk.hold(sum(map(bool, parts)))
-        single = len(chunk.tickets) == 1
-        trail = self._meter.trail(chunk)
-        for items, label, mailbox in zip(parts, labels, self._mailboxes, strict=True):
-            if items:
-                part = Chunk(items, chunk.tickets, chunk.born, label if single else None)
-                if trail is not None:
-                    part.trail = trail.keyed(self._only_key(items))
-                mailbox.push(part)
-        chunk.settle()
-
-    def _only_key(self, items: list[Any]) -> str | None:
-        """Return what the key of items looks like, if there is but one."""
-        try:
-            return shown(self._key(items[0])) if len(items) == 1 else None
-        except Exception:  # noqa: BLE001 - it was an error of this stage already
-            return None
-
-    def flush(self) -> None:
-        """Have all pass on what they hold."""
-        for mailbox in self._mailboxes:
-            mailbox.flush()
-
-    def finish(self) -> None:
-        """Tell all that nothing more comes."""
-        for mailbox in self._mailboxes:
-            mailbox.finish()
-
-
 class Sent(NamedTuple):
     """A chunk, and where it is to go when its turn comes."""
 
     chunk: Chunk
-    to: "Mailbox | KeyedOutlet"
+    to: Step
 
 
 class Turns:
@@ -220,7 +151,7 @@ class Turn:
 class TurnOutlet(End):
     """Collects what one worker sends until it is its turn."""
 
-    def __init__(self, to: "Mailbox | KeyedOutlet", turn: Turn) -> None:
+    def __init__(self, to: Step, turn: Turn) -> None:
         self._to = to
         self._turn = turn
 

@@ -14,7 +14,7 @@ from sidestage.clock import Clock
 from sidestage.events import Event, Listener
 from sidestage.stream.advice import buffer_for
 from sidestage.stream.failing import Halt
-from sidestage.stream.mailbox import Mailbox
+from sidestage.stream.mailbox import Bounded
 from sidestage.stream.metrics import StageCounts
 from sidestage.stream.phases import RUNBOOK
 from sidestage.stream.recent import since
@@ -69,7 +69,7 @@ class Tuned(NamedTuple):
     """Mailboxes that are set together: those before the stages that the same workers do, the first named."""
 
     name: str
-    mailboxes: tuple[Mailbox, ...]
+    mailboxes: tuple[Bounded, ...]
     stages: tuple[str, ...]
 
 

@@ -1,9 +1,24 @@
 """Which worker has a key: the same one in every process, so that windows find their keys again."""
 
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import xxhash
+
+from sidestage.errors import DefinitionError
+from sidestage.stream.failing import shown
+
+
+def require_key(value: Any, spread: Callable[[Any], int], stage: str) -> int:
+    """Return the number of the default key of a stage. Raises DefinitionError if it is no key."""
+    try:
+        return spread(value)
+    except Exception as error:
+        raise DefinitionError(
+            f"The default of {stage!r}, {shown(value)}, is no key: {error}",
+            hint="Give Default(...) something that can be hashed, such as a text or a number.",
+        ) from error
 
 
 def spread(key: Any) -> int:

@@ -37,6 +37,7 @@ from sidestage.stream.nodes import (
 from sidestage.stream.shape_nodes import LATE, SideNode
 from sidestage.stream.shaping import Shaping
 from sidestage.stream.sources import source_of
+from sidestage.stream.spill import Spill
 from sidestage.stream.windows import EarlyItem, LateItem, Windowed, WindowPlan
 
 T = TypeVar("T")
@@ -224,15 +225,18 @@ class Stream(Shaping[T_co]):
         into: int = 16,
         name: str = "",
         on_error: OnError | None = None,
+        spill: Spill | None = None,
     ) -> "Stream[T_co]":
         """Keep items of one key in order from here on, while up to ``into`` workers share the keys.
 
+        Keys wait in ``into`` lines, each of which one worker at a time works on: a key that takes long holds
+        up those in its line. With ``spill`` what there is no room for is put aside while workers are idle.
         Keys must be hashable; an item whose key is not is an error of this stage.
         """
         if into < 1:
             raise DefinitionError(f"Keys cannot be shared among {into}.", hint="Give into=1 or more.")
-        node = KeyNode(name or "by_key", (self.node,), Manner(on_error=on_error), key=key, into=into)
-        return self._then(node)
+        manner = Manner(on_error=on_error)
+        return self._then(KeyNode(name or "by_key", (self.node,), manner, key=key, into=into, spill=spill))
 
     def limit(
         self,

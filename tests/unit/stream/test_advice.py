@@ -78,8 +78,8 @@ def test_a_description_is_drawn_without_being_run() -> None:
     stream = stream.map(len, name="enrich", workers=4).map(soon, workers=100).batch(1000, within=5.0)
     assert stream.to(Kept()).explain(Settings(chunk=100, buffer=2000)).splitlines() == [
         "clicks + decode + by_key [into 16]  (1 thread)",
-        "by_key --[4 x 2,000 items]--> enrich  (4 threads, in order by key)",
-        "enrich --[2,000 items]--> soon  (1 thread, up to 100 at once, in order)",
+        "by_key --[400 lines, 8,000 items]--> enrich  (4 threads, in order by key)",
+        "enrich --[400 lines, 2,000 items]--> soon  (1 thread, up to 100 at once, in order by key)",
         "soon --[2,000 items]--> batch [1,000 within 5 s] + > kept  (1 thread)",
-        "7 threads; at most 12,700 items under way, and what batches and windows hold",
+        "7 threads; at most 22,600 items under way, and what batches and windows hold",
     ]

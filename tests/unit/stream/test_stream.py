@@ -9,14 +9,21 @@ from tests.unit.stream.places import Kept, Parts
 
 from sidestage.errors import DefinitionError, StreamFailed
 from sidestage.policy.retry import Retry
+from sidestage.stream.aggregates import count
 from sidestage.stream.chunk import Origin
 from sidestage.stream.failing import DeadLetter, Default, Raise, SetAside, Skip
 from sidestage.stream.settings import Settings
 from sidestage.stream.stream import Stream
+from sidestage.stream.watermarks import EventTime
+from sidestage.stream.windows import WindowPlan, tumbling
 
 
 def twice(number: int) -> int:
     return number * 2
+
+
+async def soon(number: int) -> int:
+    return number
 
 
 def not_seven(number: int) -> int:
@@ -47,19 +54,21 @@ def test_an_unordered_stage_loses_and_doubles_nothing() -> None:
     assert sorted(sink.items) == [number * 2 for number in range(2000)]
 
 
-def test_items_of_one_key_stay_in_order_and_with_one_worker() -> None:
-    who: defaultdict[int, set[str]] = defaultdict(set)
+def test_items_of_one_key_stay_in_order_and_are_done_one_after_another() -> None:
+    busy, who = set[int](), set[str]()
 
     def note(number: int) -> int:
-        who[number % 11].add(threading.current_thread().name)
+        assert number % 11 not in busy
+        busy.add(number % 11)
+        who.add(threading.current_thread().name)
+        busy.remove(number % 11)
         return number
 
     sink = Kept()
     stream = Stream(range(3000)).by_key(lambda n: n % 11, into=8).map(note, workers=3)
     stream.map(twice).to(sink).run(settings=Settings(chunk=50))
     assert sorted(sink.items) == [n * 2 for n in range(3000)]
-    assert all(len(names) == 1 for names in who.values())
-    assert len(set.union(*who.values())) == 3
+    assert who <= {"note 1", "note 2", "note 3"}
     for key in range(11):
         mine = [n for n in sink.items if n // 2 % 11 == key]
         assert mine == sorted(mine)
@@ -73,31 +82,45 @@ def test_more_workers_than_keys_are_shared_among_is_refused() -> None:
 
 
 def test_keys_are_those_that_items_had_at_by_key_whatever_became_of_them() -> None:
-    who: defaultdict[int, set[str]] = defaultdict(set)
+    busy = set[tuple[str, int]]()
 
     def note(item: tuple[int, str]) -> tuple[int, str]:
-        who[item[0] % 5].add(threading.current_thread().name)
+        mine = threading.current_thread().name.split()[0], item[0] % 5
+        assert mine not in busy
+        busy.add(mine)
+        busy.remove(mine)
         return item
 
     sink = Kept()
     stream = Stream(range(1000)).by_key(lambda n: n % 5, into=4).map(lambda n: (n, "other"))
-    stream.map(note, workers=3).map(note, workers=3).to(sink).run(settings=Settings(chunk=20))
+    stream.map(note, workers=3).map(note, workers=2).to(sink).run(settings=Settings(chunk=20))
     assert sorted(sink.items) == [(n, "other") for n in range(1000)]
-    assert all(len(names) == 2 for names in who.values()), "one worker of each stage"
     for key in range(5):
         mine = [n for n, _ in sink.items if n % 5 == key]
         assert mine == sorted(mine)
 
 
-def test_keys_cannot_be_shared_again_without_being_asked_for() -> None:
+def test_stages_that_share_keys_have_as_many_workers_as_they_say() -> None:
+    stream = Stream([1]).by_key(twice, into=4).map(twice, workers=1).filter(twice).map(twice, workers=3)
+    layout = stream.map(twice, workers=2).map(twice, workers=1).to(Kept()).layout()
+    found = [(segment.workers, segment.lines) for segment in layout.segments]
+    assert found == [(1, 0), (1, 4), (3, 4), (2, 4), (1, 0)]
+
+
+def test_windows_keep_their_keys_so_all_stages_before_them_have_as_many_workers() -> None:
+    plan = WindowPlan(windows=tumbling(60), aggregate=count(), time=EventTime(at=float))
     keyed = Stream([1]).by_key(twice, into=4)
     for stream in (
         keyed.map(twice, workers=2).map(twice, workers=3),
-        keyed.map(twice, workers=2).map(twice, workers=1).map(twice, workers=2),
+        keyed.map(twice, workers=1).map(twice, workers=2),
+        keyed.map(soon, workers=2),
     ):
         with pytest.raises(DefinitionError) as error:
-            stream.to(Kept()).run()
-        assert "by_key again" in error.value.hint
+            stream.window(plan).to(Kept()).run()
+        assert "merge()" in error.value.hint
+    brought = keyed.map(twice, workers=2).map(twice, workers=1).map(twice, workers=2).window(plan)
+    with pytest.raises(DefinitionError, match="brought all keys together"):
+        brought.to(Kept()).run()
 
 
 def test_a_key_that_cannot_be_had_concerns_its_item_only() -> None:
