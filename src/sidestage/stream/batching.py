@@ -5,7 +5,7 @@ from time import perf_counter
 from typing import Any
 
 from sidestage.clock import Clock
-from sidestage.stream.chunk import Chunk, Ticket
+from sidestage.stream.chunk import Chunk, Ticket, nowhere
 from sidestage.stream.metrics import Meter
 from sidestage.stream.operators import Step
 from sidestage.stream.spans import together
@@ -101,6 +101,6 @@ class BatchOperator:
         self._items = items[upto:]
         if self._items and self._within is not None:
             self._since = self._clock.monotonic()
-        lists = Chunk(made, tuple(tickets), born)
+        lists = Chunk(made, tuple(tickets), born, nowhere(len(made), tickets))
         lists.weight = sum(map(len, made))
         return lists, chunks

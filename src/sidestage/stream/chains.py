@@ -198,7 +198,7 @@ class Chain:
         if isinstance(node, KeyNode | MergeNode | SideNode):
             return following
         if isinstance(node, RevocableNode):
-            desk, meter = self._desk(node, following), self._shared.new_meter(node)
+            desk, meter = self._desk(node, following), self._meter(node)
             return RevocableOperator(node.by, self._shared.revoking.stages[node], desk, meter, following)
         return self._operator(node, following)
 

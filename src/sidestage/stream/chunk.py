@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from sidestage.stream.spans import Trail
 
 
+NOWHERE = -1
+"""The origin of what came of no single item."""
+
+
+def nowhere(count: int, tickets: Collection["Ticket"]) -> list[int] | None:
+    """Return the origins of so many items that came of no single one each."""
+    return [NOWHERE] * count if len(tickets) == 1 else None  # several tickets have none anyway
+
+
 class Origin(msgspec.Struct, frozen=True):
     """Where an item came from: ``index`` counts the items of its batch, which began at ``first``."""
 
@@ -88,16 +97,19 @@ class Chunk:
 
     def origin_of(self, index: int) -> Origin | None:
         """Return where the item with this index came from, if that is one batch."""
-        ticket = self.tickets[0]
-        if len(self.tickets) != 1 or ticket.is_several:
-            return None
-        return Origin(ticket.part, ticket.first, index if self.origins is None else self.origins[index])
+        ticket, place = self.tickets[0], self._place(index)
+        return None if place is None else Origin(ticket.part, ticket.first, place)
 
     def trace_of(self, index: int) -> str | None:
         """Return the trace id of the item with this index, if it came of one batch."""
-        if len(self.tickets) != 1:
+        place = self._place(index)
+        return None if place is None else trace_of(self.tickets[0], place)
+
+    def _place(self, index: int) -> int | None:
+        if len(self.tickets) != 1 or self.tickets[0].is_several:
             return None
-        return trace_of(self.tickets[0], index if self.origins is None else self.origins[index])
+        place = index if self.origins is None else self.origins[index]
+        return None if place == NOWHERE else place
 
     @property
     def is_revoked(self) -> bool:

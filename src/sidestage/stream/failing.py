@@ -11,7 +11,7 @@ import msgspec
 from sidestage.errors import StreamFailed
 from sidestage.policy.failure import RETRYABLE, FailureClass, classify
 from sidestage.policy.retry import Retry
-from sidestage.stream.chunk import Chunk, Origin
+from sidestage.stream.chunk import Chunk, Origin, nowhere
 from sidestage.stream.contract import Refused, TransactionLost
 
 _SHOWN = 200
@@ -238,7 +238,7 @@ class Desk:
             self._post(letter)
             return
         chunk.hold()
-        place = None if letter.origin is None else [letter.origin.index]
+        place = nowhere(1, chunk.tickets) if letter.origin is None else [letter.origin.index]
         one = Chunk([letter], chunk.tickets, chunk.born, place)
         one.trail = chunk.trail
         self._beside(one)

@@ -18,7 +18,7 @@ from sidestage.clock import Clock
 from sidestage.errors import DefinitionError
 from sidestage.events import Listener
 from sidestage.policy.news import News
-from sidestage.stream.chunk import Chunk, Ticket
+from sidestage.stream.chunk import NOWHERE, Chunk, Ticket
 from sidestage.stream.failing import Desk, shown
 from sidestage.stream.layout import Layout
 from sidestage.stream.metrics import Meter
@@ -209,7 +209,7 @@ class RevocableStage:
                 clean_up(passage.item)
             except BaseException as error:  # noqa: BLE001 - whatever the user's code raises
                 parents = passage.parents
-                chunk = Chunk([passage.item], parents, self._clock.monotonic(), None)
+                chunk = Chunk([passage.item], parents, self._clock.monotonic(), [NOWHERE])
                 self._desk.meet(chunk, 0, passage.item, error, clean_up)
         with self.lock:
             self.count += 1
@@ -252,7 +252,10 @@ class RevocableOperator(Onward):
             alone.append(part)
         self._meter.took(len(chunk.items), perf_counter() - began)
         chunk.hold(len(alone))
-        for part in alone:
+        trail = self._meter.trail(chunk)
+        for number, part in enumerate(alone):
+            part.trail = trail if number == 0 else None  # a trace is that of one item
+            self._meter.follow(part.trail)
             if part.is_revoked:
                 part.settle()
             else:

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from sidestage.clock import Clock
 from sidestage.errors import DataError
-from sidestage.stream.chunk import Chunk, Ledger
+from sidestage.stream.chunk import Chunk, Ledger, nowhere
 from sidestage.stream.chunk_parts import ChunkParts
 from sidestage.stream.contract import Batch, Writer
 from sidestage.stream.failing import Desk, GivenUp
@@ -70,7 +70,8 @@ class WindowOperator:
             self._meter.took(chunk.load, perf_counter() - began)
             self._set_aside(outcome, chunk)
             if outcome.emitted:
-                self._next.push(Chunk(list(outcome.emitted), chunk.tickets, chunk.born))
+                origins = nowhere(len(outcome.emitted), chunk.tickets)
+                self._next.push(Chunk(list(outcome.emitted), chunk.tickets, chunk.born, origins))
             else:
                 chunk.settle()
 
@@ -115,7 +116,8 @@ class WindowOperator:
     def _emit(self, outcome: Outcome) -> None:
         if outcome.emitted:
             ticket = self.results.issue(Batch("results", 0, [], 0))
-            self._next.push(Chunk(list(outcome.emitted), (ticket,), self._clock.monotonic()))
+            origins = nowhere(len(outcome.emitted), (ticket,))
+            self._next.push(Chunk(list(outcome.emitted), (ticket,), self._clock.monotonic(), origins))
 
     def _set_aside(self, outcome: Outcome, chunk: Chunk) -> None:
         """Send what came too late or too early where it is to go; only items that come can be either."""

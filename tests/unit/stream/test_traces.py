@@ -330,3 +330,29 @@ def test_what_a_rate_limit_holds_back_keeps_its_trace(spans: InMemorySpanExporte
     traces = {identity(span)[0] for each in found.values() for span in each}
     assert traces == {identity(found["numbers"][0])[0]}
     assert sum(span.attributes["sidestage.items"] for span in found["slowly"] if span.attributes) == 4  # type: ignore[misc]
+
+
+def test_a_list_of_one_batch_is_no_single_item_either() -> None:
+    letters: list[DeadLetter] = []
+    stream = Stream(Parts({"a": range(4)}, [4])).batch(2).map(lambda _: 1 // 0, on_error=SetAside())
+    stream.to(Kept()).run(dead_letters=letters.append)
+    assert [(letter.item, letter.trace, letter.origin) for letter in letters] == [
+        ([0, 1], None, None), ([2, 3], None, None),
+    ]  # fmt: skip
+
+
+def test_what_comes_of_a_list_is_not_taken_for_an_item_of_the_source() -> None:
+    letters: list[DeadLetter] = []
+    stream = (
+        Stream(Parts({"a": range(4)}, [4])).batch(2).flat_map(list).map(lambda _: 1 // 0, on_error=SetAside())
+    )
+    stream.to(Kept()).run(dead_letters=letters.append)
+    assert [(letter.item, letter.trace) for letter in letters] == [(number, None) for number in range(4)]
+
+
+def test_a_trace_goes_on_with_the_first_item_where_each_goes_alone(spans: InMemorySpanExporter) -> None:
+    stream = Stream(range(3), name="numbers").revocable(lambda n: n).map(slowly)
+    stream.to(Kept(), name="kept").run(settings=ALL)
+    found = by_name(spans)
+    assert [dict(span.attributes or {})["sidestage.items"] for span in found["slowly"]] == [1]
+    assert parent(found["kept"][0]) == identity(found["slowly"][0])
