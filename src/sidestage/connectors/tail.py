@@ -34,7 +34,7 @@ class Tail(_Placed, frozen=True, kw_only=True):
     """The lines of a file as they are appended, as text. It never ends by itself; there may be no file yet.
 
     Without a checkpoint it begins at the file's ``start``: "beginning", or "end" for what comes from now on.
-    A line counts once its end is there. The file is looked at every ``poll`` seconds.
+    So does a restart before there is a first checkpoint. A line counts once its end is there. The file is looked at every ``poll`` seconds.
 
     When the file was renamed and there is another one, what is still appended to the old one within
     ``patience`` seconds is read first; a last line that never got an end counts then. Files that came and
