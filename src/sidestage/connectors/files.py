@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from operator import methodcaller
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -138,14 +138,9 @@ class CsvRows(_Files, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_encoding(self.encoding)
-        try:
-            csv.reader((), **self._form.options)
-        except (csv.Error, TypeError) as error:
-            raise DefinitionError(
-                f"No CSV is written like this: {error}.", hint="See the module csv on dialects."
-            ) from error
-        if self.columns is not None:
-            distinct(self.columns, "columns=(...)")
+        made = self._form  # raises
+        if made.columns is not None:
+            distinct(made.columns, "columns=(...)")
 
     @property
     def name(self) -> str:
@@ -166,11 +161,15 @@ class CsvRows(_Files, frozen=True, kw_only=True):
 
     @property
     def _form(self) -> CsvForm:
-        options = {"dialect": self.dialect, "strict": True}
-        if self.delimiter:
-            options["delimiter"] = self.delimiter
+        more: dict[str, Any] = {"delimiter": self.delimiter} if self.delimiter else {}
+        try:
+            dialect = csv.reader((), self.dialect, strict=True, **more).dialect
+        except (csv.Error, TypeError) as error:
+            raise DefinitionError(
+                f"No CSV is written like this: {error}.", hint="See the module csv on dialects."
+            ) from error
         columns = None if self.columns is None else tuple(self.columns)
-        return CsvForm(options, self.encoding, columns, self.longest)
+        return CsvForm(dialect, self.encoding, columns, self.longest)
 
 
 class _Bare:

@@ -2,7 +2,7 @@
 
 import contextlib
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,16 +20,16 @@ class CsvRecord(NamedTuple):
 
 
 class CsvForm(NamedTuple):
-    """How a file is written. ``options`` are those of ``csv.reader``."""
+    """How a file is written. ``dialect`` is what ``csv.reader`` made of it: that costs more than a row."""
 
-    options: Mapping[str, Any]
+    dialect: Any
     encoding: str
     columns: tuple[str, ...] | None
     longest: int = LONGEST
 
     def fields(self, text: str) -> list[str]:
         """Return the fields of one record. Raises csv.Error, ValueError."""
-        return next(csv.reader((text,), **self.options), [])
+        return next(csv.reader((text,), self.dialect), [])
 
 
 class CsvFile:
@@ -41,8 +41,7 @@ class CsvFile:
 
     def __init__(self, path: Path, at: int, form: CsvForm) -> None:
         self._form = form
-        dialect = csv.reader((), **form.options).dialect
-        marks = filter(None, (dialect.quotechar, dialect.escapechar))
+        marks = filter(None, (form.dialect.quotechar, form.dialect.escapechar))
         self._marks = tuple(mark.encode(form.encoding) for mark in marks)
         self._columns, begin = (form.columns, 0) if form.columns else self._read_columns(path)
         self.at = max(at, begin)
@@ -76,7 +75,7 @@ class CsvFile:
             return [line]
         record = [line]
         with contextlib.suppress(csv.Error, ValueError):  # whoever decodes the record finds it, too
-            next(csv.reader(self._pulled(record), **self._form.options), None)
+            next(csv.reader(self._pulled(record), self._form.dialect), None)
         return record
 
     def _pulled(self, record: list[bytes]) -> Iterator[str]:

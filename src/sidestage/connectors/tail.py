@@ -7,7 +7,7 @@ it, and a new file that was given the number of an old one is not taken for it.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
 
@@ -15,11 +15,8 @@ from sidestage.clock import Clock, SystemClock
 from sidestage.connectors.files import check_encoding, text_decoder
 from sidestage.connectors.files_lines import LONGEST
 from sidestage.errors import DefinitionError
-from sidestage.stream.contract import Positions
+from sidestage.stream.contract import Positions, Reader
 from sidestage.stream.failing import OnError
-
-if TYPE_CHECKING:
-    from sidestage.connectors.tail_reader import TailReader
 
 PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
@@ -34,7 +31,8 @@ class Tail(_Placed, frozen=True, kw_only=True):
     """The lines of a file as they are appended, as text. It never ends by itself; there may be no file yet.
 
     Without a checkpoint it begins at the file's ``start``: "beginning", or "end" for what comes from now on.
-    So does a restart before there is a first checkpoint. A line counts once its end is there. The file is looked at every ``poll`` seconds.
+    So does a restart before there is a first checkpoint. A line counts once its end is there. The file is
+    looked at every ``poll`` seconds.
 
     When the file was renamed and there is another one, what is still appended to the old one within
     ``patience`` seconds is read first; a last line that never got an end counts then. Files that came and
@@ -74,7 +72,7 @@ class Tail(_Placed, frozen=True, kw_only=True):
         """What makes text of a line. Raises UnicodeDecodeError."""
         return text_decoder(self.encoding, self.errors)
 
-    def open(self, resume: Positions) -> "TailReader[str]":
+    def open(self, resume: Positions) -> Reader[str]:
         """Begin to follow. Raises DataError if the file of the position is nowhere."""
         from sidestage.connectors.tail_reader import TailReader  # noqa: PLC0415 - they know each other
 

@@ -5,7 +5,7 @@ import stat
 import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import xxhash
 
@@ -14,7 +14,6 @@ from sidestage.connectors.tail import Tail
 from sidestage.errors import DataError, DefinitionError
 from sidestage.stream.contract import Batch, Position, Positions
 
-T = TypeVar("T")
 PART = "all"
 MARK = 256
 """How many bytes of its beginning a file is known by, at most."""
@@ -117,7 +116,7 @@ class Successor(NamedTuple):
     number: int
 
 
-class TailReader(Generic[T]):
+class TailReader:
     """Reads what a file has become since the position, and what comes to it."""
 
     def __init__(self, tail: Tail, resume: Positions) -> None:

@@ -32,7 +32,12 @@ class TransactionalSinkPlace(Protocol):
 
 
 class TransactionalSinkContract:
-    """Checks of a transactional sink. Its attribute ``keeps_states`` says, if there is one, if it does."""
+    """Checks of a transactional sink, whose attribute ``keeps_states`` may be False.
+
+    ``is_exclusive``: while a transaction has items, nobody else can look or open, as in a file of SQLite.
+    """
+
+    is_exclusive = False
 
     def test_nothing_was_committed_at_first(self, place: TransactionalSinkPlace) -> None:
         """A new place has progress with number 0, also when it was opened."""
@@ -47,7 +52,8 @@ class TransactionalSinkContract:
             for number in (1, 2, 3):
                 for item in range(number * 10 - 10, number * 10, 5):
                     writer.write([place.item(each) for each in range(item, item + 5)])
-                    self._require_there(place, number * 10 - 10, number - 1, "before the commit")
+                    if not self.is_exclusive:
+                        self._require_there(place, number * 10 - 10, number - 1, "before the commit")
                 writer.commit(_progress(place, number), place.readers())
                 self._require_there(place, number * 10, number, "after the commit")
         finally:
@@ -90,7 +96,8 @@ class TransactionalSinkContract:
         """The first one's ``commit`` raises, and changes nothing; the second one's is seen."""
         first = place.sink().open()
         try:
-            first.write([place.item(100)])
+            if not self.is_exclusive:
+                first.write([place.item(100)])
             second = place.sink().open()
             try:
                 self._require_fenced(first, place)
@@ -130,6 +137,7 @@ class TransactionalSinkContract:
 
     def _require_fenced(self, writer: Any, place: TransactionalSinkPlace) -> None:
         try:
+            writer.write([place.item(101)])
             writer.commit(_progress(place, 9), place.readers())
         except Exception:  # noqa: BLE001 - whatever it says to that
             return

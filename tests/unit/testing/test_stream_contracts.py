@@ -363,5 +363,45 @@ def test_a_transactional_sink_that_is_broken_is_caught(check, fault, what):
         run(TransactionalSinkContract, check, Ledger(fault))
 
 
+class Exclusive(TransactionalSinkContract):
+    is_exclusive = True
+
+
+@pytest.mark.parametrize("check", checks(TransactionalSinkContract))
+def test_nobody_looks_while_a_place_keeps_others_out(check):
+    class Shut(Ledger):
+        def open(self) -> Any:
+            return ShutWriter(super().open(), self)
+
+        def written(self) -> Sequence[Any]:
+            assert not self.is_shut, "somebody looked in the middle of a transaction"
+            return super().written()
+
+        is_shut = False
+
+    class ShutWriter:
+        def __init__(self, inner: Any, place: Shut) -> None:
+            self.inner, self.place = inner, place
+
+        def write(self, items: Sequence[Any]) -> None:
+            self.place.is_shut = bool(items)
+            self.inner.write(items)
+
+        def commit(self, *given: Any) -> None:
+            self.place.is_shut = False
+            self.inner.commit(*given)
+
+        def close(self) -> None:
+            self.place.is_shut = False
+            self.inner.close()
+
+    run(Exclusive, check, Shut())
+
+
+def test_who_is_not_fenced_off_by_an_exclusive_place_is_caught():
+    with pytest.raises(AssertionError, match="could commit after"):
+        run(Exclusive, "who_opens_it_fences_off_who_wrote_before", Ledger("not fenced"))
+
+
 def test_every_check_of_transactional_sinks_is_known_to_catch_something():
     assert set(checks(TransactionalSinkContract)) == {check for check, _, _ in TRANSACTION_FAULTS}
