@@ -3,6 +3,7 @@
 import random
 import time
 from collections.abc import Collection, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Generic, TypeVar
 from urllib.parse import urljoin
@@ -11,6 +12,7 @@ import msgspec
 import xxhash
 
 from sidestage.clock import SystemClock
+from sidestage.connectors.aside import Aside
 from sidestage.connectors.failure import ConnectorError
 from sidestage.connectors.http import Answer, HttpPoll
 from sidestage.connectors.http_request import Failed, Requests, origin
@@ -38,7 +40,10 @@ class Place(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class HttpReader(Generic[T]):
-    """Asks when it is time to, never before. Used by one thread."""
+    """Asks when it is time to, never before. Used by one thread.
+
+    Requests run in a thread of their own, so that nobody has to wait for a server who may not.
+    """
 
     def __init__(self, source: HttpPoll[T], resume: Positions) -> None:
         self._source = source
@@ -49,6 +54,7 @@ class HttpReader(Generic[T]):
         self._requests = Requests(
             self._doing, timeout=source.timeout, most_bytes=source.most_bytes, clock=self._clock
         )
+        self._aside: Aside[Answer] = Aside(self._doing)
         self._items: Sequence[T] = ()
         self._then: Place | None = None
         self._due = 0.0
@@ -64,12 +70,18 @@ class HttpReader(Generic[T]):
             return (self._piece(limit),)
         if self._over:
             return None
-        left = self._due - self._clock.monotonic()
-        if left > 0:
-            time.sleep(min(left, wait))
+        if not self._aside.is_busy:
+            left = self._due - self._clock.monotonic()
+            if left > 0:
+                time.sleep(min(left, wait))
+                return ()
+            self._aside.begin(
+                partial(self._requests.fetch, self._at.url, self._source.headers, self._conditions())
+            )
+        if not self._aside.is_done(wait):
             return ()
         try:
-            self._ask()
+            self._take(self._aside.take())
         except Failed as failed:
             self._tries += 1
             pause = self._source.retry.wait_before(self._tries, failed.failure_class, random.random())  # noqa: S311
@@ -79,6 +91,11 @@ class HttpReader(Generic[T]):
             return ()
         self._tries = 0
         return (self._piece(limit),) if self._at.passed < len(self._items) else ()
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether a request is under way, or its answer was not looked at yet."""
+        return self._aside.is_busy
 
     def stop(self) -> None:
         """Ask no more; what came is still handed over."""
@@ -112,10 +129,9 @@ class HttpReader(Generic[T]):
         if self._then is not None:
             self._at, self._then = self._then, None
 
-    def _ask(self) -> None:
-        """Fetch what is at the position, and know what to pass on of it and when to ask again."""
+    def _take(self, answer: Answer) -> None:
+        """Know what to pass on of an answer, and when to ask again."""
         at, source = self._at, self._source
-        answer = self._requests.fetch(at.url, source.headers, self._conditions())
         if answer.status == HTTPStatus.NOT_MODIFIED:
             self._rest()
             return

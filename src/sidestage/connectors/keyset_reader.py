@@ -8,27 +8,29 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, text
 
 from sidestage.clock import Clock, SystemClock
+from sidestage.connectors.aside import Aside
 from sidestage.connectors.failure import ConnectorError
 from sidestage.connectors.keyset import KeysetPages
 from sidestage.connectors.keyset_query import Bound, PageQuery, bound_at, position_of, require_key
 from sidestage.connectors.sql_faults import errors_of_databases, explain, is_lost
-from sidestage.connectors.sql_place import Place, disconnect
+from sidestage.connectors.sql_place import Place, disconnect, interrupt
 from sidestage.errors import DefinitionError
 from sidestage.stream.contract import Batch, Positions
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 _MOST_SIGHTINGS = 100
+_INTERRUPT_SECONDS = 2.0
 
 _XMAX = text("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
 _XMIN = text("SELECT pg_snapshot_xmin(pg_current_snapshot())::text")
 
 
 class _Range:
-    """How far one range has been read."""
+    """How far one range has been handed over, and how far it has been fetched, which may be a page more."""
 
     def __init__(self, name: str, after: Bound | None, up_to: Bound | None) -> None:
         self.name = name
-        self.after = after
+        self.after = self.fetched = after
         self.up_to = up_to
 
 
@@ -41,7 +43,10 @@ class _Sighting(NamedTuple):
 
 
 class KeysetReader:
-    """Reads the ranges in turn, a page of each, and hands pages over in pieces. Used by one thread."""
+    """Reads the ranges in turn, a page of each, and hands pages over in pieces. Used by one thread.
+
+    Statements run in a thread of their own, so that nobody has to wait for the database who may not.
+    """
 
     def __init__(self, source: KeysetPages, resume: Positions, clock: Clock | None = None) -> None:
         self._source = source
@@ -50,6 +55,8 @@ class KeysetReader:
         self._errors: tuple[type[Exception], ...] = errors_of_databases()
         self._troubles: tuple[type[Exception], ...] = (ConnectorError, *self._errors)
         self._connection: Connection | None = self._place.connect(source.patience)
+        self._closed = False
+        self._aside: Aside[Sequence[Any]] = Aside(f"{source.name} page")
         try:
             require_key(source, self._place, self._connection)
             self._query = PageQuery(source, self._place, self._connection)
@@ -77,18 +84,9 @@ class KeysetReader:
         """
         if self._next < len(self._rows):
             return (self._piece(limit),)
-        if self._stopped or not self._ranges:
+        if self._stopped or not (self._ranges or self._aside.is_busy):
             return None
-        left = self._due - self._clock.monotonic()
-        if left > 0:
-            time.sleep(min(left, wait))
-            return ()
-        try:
-            self._fetch()
-        except self._troubles as error:
-            self._meet(error)
-            return ()
-        self._lost_at, self._pause = None, _FIRST_PAUSE
+        self._turn_page(wait)
         return (self._piece(limit),) if self._rows else ()
 
     def stop(self) -> None:
@@ -103,7 +101,14 @@ class KeysetReader:
         return ()
 
     def close(self) -> None:
-        """Disconnect."""
+        """Disconnect, and give up a statement that is under way."""
+        self._closed = True
+        if self._aside.is_busy and self._connection is not None:
+            interrupt(self._connection)
+            self._aside.is_done(_INTERRUPT_SECONDS)
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             disconnect(connection)
@@ -119,10 +124,34 @@ class KeysetReader:
         items = [dict(zip(names, row, strict=False)) for row in rows]
         return Batch(reached.name, first, items, position_of(reached.after))
 
-    def _fetch(self) -> None:
-        """Read the next page of the range whose turn it is, which is the last one then."""
+    def _turn_page(self, wait: float) -> None:
+        """Take the next page, if it comes in time; there is none, else."""
+        self._rows = ()
+        self._next = 0
+        if not self._aside.is_busy:
+            left = self._due - self._clock.monotonic()
+            if left > 0:
+                time.sleep(min(left, wait))
+                return
+            self._aside.begin(self._fetch)
+        if not self._aside.is_done(wait):
+            return
+        try:
+            self._take(self._aside.take())
+        except self._troubles as error:
+            self._meet(error)
+            return
+        self._lost_at, self._pause = None, _FIRST_PAUSE
+        if self._rows:
+            self._aside.begin(self._fetch)  # the next page comes while this one is handed over
+
+    def _fetch(self) -> Sequence[Any]:
+        """Return the next rows of the range whose turn it is: a page, and one more if there is more."""
         if self._connection is None:
             self._connection = self._place.connect()
+            if self._closed:
+                self._disconnect()
+                return ()
         if self._source.follow and not self._idle:
             self._look(self._connection)
         each = self._ranges[0]
@@ -131,16 +160,22 @@ class KeysetReader:
             bounds += [self._settled] if self._settled is not None else []
         rows: Sequence[Any] = ()
         if not self._source.follow or self._settled is not None:
-            statement, given = self._query.page(each.after, bounds)
+            statement, given = self._query.page(each.fetched, bounds)
             found: Any = self._connection.execute(statement, given)
             rows = found.cursor.fetchall()  # plain tuples: an object for each row would cost as much again
             found.close()
             self._query.require_order(rows)
-        self._rows, self._next = rows[: self._source.page], 0
-        self._take_turn(is_last=len(rows) <= self._source.page)
+        return rows
 
-    def _take_turn(self, *, is_last: bool) -> None:
-        """Let the next range have its turn; a range that has been read to its end leaves, or rests."""
+    def _take(self, rows: Sequence[Any]) -> None:
+        """Take a page, and let the next range have its turn.
+
+        The range that the page is of is the last one then. One that has come to its end leaves, or rests.
+        """
+        self._rows = rows[: self._source.page]
+        if self._rows:
+            self._ranges[0].fetched = self._query.key_of(self._rows[-1])
+        is_last = len(rows) <= self._source.page
         each = self._ranges.popleft()
         if not is_last or self._source.follow or self._rows:
             self._ranges.append(each)
@@ -166,7 +201,7 @@ class KeysetReader:
 
     def _meet(self, error: Exception) -> None:
         """Wait for a server that is away. Raises ConnectorError if it is something else, or for too long."""
-        self.close()
+        self._disconnect()
         now = self._clock.monotonic()
         self._lost_at = now if self._lost_at is None else self._lost_at
         explained = error if isinstance(error, ConnectorError) else explain(error, self._place.doing)

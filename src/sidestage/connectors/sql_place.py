@@ -157,6 +157,16 @@ def disconnect(connection: Connection) -> None:
             raw.close()
 
 
+def interrupt(connection: Connection) -> None:
+    """Give up the statement that another thread waits for."""
+    with contextlib.suppress(*errors_of_databases(), TimeoutError):
+        raw: Any = connection.connection.driver_connection
+        if hasattr(raw, "cancel_safe"):
+            raw.cancel_safe(timeout=1.0)
+        else:
+            raw.interrupt()
+
+
 def _usable(url: str, doing: str) -> URL:
     try:
         made = make_url(url)

@@ -48,7 +48,7 @@ class SqlTransactionalWriter(SqlWriter):
         rows, refused = self._rows(items)
         try:
             refused.update(self._load(connection, self._loading, rows))
-        except self._errors as error:
+        except Exception as error:  # whatever it is: some of the rows may be in the transaction
             raise self._lost(explain(error, self._place.doing).message) from error
         if refused:
             raise Refused(dict(sorted(refused.items())))

@@ -106,7 +106,10 @@ def everything(polled: HttpPoll[Any], resume: Mapping[str, Any] | None = None, l
 
 
 def some(reader: Any, limit: int = 100) -> list[Any]:
-    return [item for each in reader.read(limit, 0.0) or () for item in each.items]
+    batches = reader.read(limit, 0.0)
+    while reader.is_asking:
+        batches = reader.read(limit, 0.1)
+    return [item for each in batches or () for item in each.items]
 
 
 def test_it_is_fetched_once(server):
@@ -158,12 +161,12 @@ def test_it_goes_on_in_the_middle_of_what_it_was_passing_on(server):
     server.plays.append(say([1, 2, 3], ETag='"a"'))
     polled = source(server)
     with closing(polled.open({})) as reader:
-        (batch,) = reader.read(2, 0.0) or ()
+        (batch,) = reader.read(2, 5.0) or ()
     assert batch.items == [1, 2]
     assert everything(polled, {"all": batch.next}) == [3]
     assert "if-none-match" not in server.asked[-1][1]  # or the third would never have come
     with closing(polled.open({"all": batch.next})) as reader:
-        (batch,) = reader.read(2, 0.0) or ()
+        (batch,) = reader.read(2, 5.0) or ()
     server.plays[0] = unchanged
     assert everything(polled, {"all": batch.next}) == []
     assert server.asked[-1][1]["if-none-match"] == '"a"'
@@ -184,7 +187,7 @@ def test_pages_by_a_cursor(server):
     )
     assert everything(polled) == [1, 2, 3]
     with closing(polled.open({})) as reader:
-        (batch,) = reader.read(10, 0.0) or ()
+        (batch,) = reader.read(10, 5.0) or ()
     assert json.loads(str(batch.next)) == {"url": f"{server.url}/?after=2"}
     server.asked.clear()
     assert everything(polled, {"all": batch.next}) == [3]
@@ -367,6 +370,22 @@ def test_a_slow_server_is_not_waited_for_forever(server, first_byte):
         gone.set()
     assert raised.value.failure_class == "transient"
     assert time.monotonic() - begun < 5
+
+
+def test_whoever_reads_is_not_held_up_by_a_slow_server(server):
+    answered = threading.Event()
+
+    def late(stage: Stage) -> None:
+        answered.wait(10)
+        stage.send(b"[1]")
+
+    server.plays.append(late)
+    with closing(source(server, timeout=10.0).open({})) as reader:
+        for _ in range(3):
+            assert reader.read(10, 0.01) == ()
+        answered.set()
+        assert some(reader) == [1]
+        assert len(server.asked) == 1
 
 
 def test_nobody_there(server):
