@@ -167,7 +167,8 @@ class ProgressTable:
 def read_progress(sink: SqlTransactionalTable) -> Progress:
     """Return what was committed last. Raises ConnectorError, DataError."""
     doing = f"Reading how far {sink.stream!r} has come"
-    place = Place(sink.url, doing, timeout=sink.timeout, reads=False)
+    # On SQLite a transaction that may write would wait for the writer's.
+    place = Place(sink.url, doing, timeout=sink.timeout, reads=sink.url.startswith("sqlite"))
     errors = errors_of_databases()
     connection = place.connect(sink.patience)
     try:
