@@ -1,6 +1,7 @@
 """A stream as a process of its own, and signals: nothing acknowledged is lost, whoever presses how often."""
 
 import json
+import os
 import re
 import signal
 import time
@@ -140,6 +141,19 @@ def test_one_signal_drains(service, number, processes):
     assert events[-1]["complete"] is True
     everything = sorted([*service.written(), *service.set_aside()])
     assert everything == list(range(service.position)), "the next run goes on where this one ended"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_of_its_processes_drains_it_too(service, number):
+    """As Ctrl-C on a terminal does, and a supervisor that tells a whole group."""
+    process = service.start(PROCESSES="yes")
+    until(lambda: service.position > 100)
+    os.killpg(process.pid, number)
+    code, events, _err = ended(process)
+    assert code == 0
+    assert events[-1]["type"] == "Result"
+    everything = sorted([*service.written(), *service.set_aside()])
+    assert everything == list(range(service.position))
 
 
 @pytest.mark.parametrize(

@@ -70,12 +70,14 @@ class Engine:
 
         That is TransactionLost if a sink did not commit: a new engine goes on from what it had committed.
         """
-        self.start()
+        has_waited = False
         try:
+            self.start()
+            has_waited = True
             return self.join()
         except BaseException as error:
-            if not (self._halt.is_set or self.is_over):
-                hanging = self.cancel(why=f"{type(error).__name__}", grace=self._settings.grace)
+            if not (has_waited and isinstance(error, Exception)):
+                hanging = self.cancel(type(error).__name__, grace=self._settings.grace)
                 if hanging:
                     error.add_note(_hang(hanging))
             raise
@@ -107,8 +109,8 @@ class Engine:
         self._began = self._clock.monotonic()
         segments = self._assembly.layout.segments
         self._at_work = sum(segment.threads for segment in segments)
-        self.life.begin(self._at_work)
         try:
+            self.life.begin(self._at_work)
             if self._assembly.transactions is not None:
                 self._assembly.transactions.open()
             self._barrier = self._new_barrier()
@@ -122,8 +124,11 @@ class Engine:
             for segment in reversed(segments):
                 for number in range(segment.threads):
                     self._start_one(segment, number)
-        except BaseException as error:
+        except Exception as error:
             self._halt.stop(error)
+            raise
+        except BaseException as interruption:
+            self.cancel(type(interruption).__name__)
             raise
         finally:
             self.life.leave()
@@ -153,8 +158,10 @@ class Engine:
         """Read nothing more; finish what is under way. With a checkpoint open windows stay as they are."""
         if self._barrier is not None:
             self._assembly.keeps_windows.set()
-        self.life.turn("drain", why)
-        self._draining.set()
+        try:
+            self.life.turn("drain", why)
+        finally:
+            self._draining.set()
 
     def cancel(self, why: str = "request", *, grace: float = 0.0) -> tuple[str, ...]:
         """Stop as soon as may be; what is under way is not settled, and comes again next time.
@@ -163,9 +170,11 @@ class Engine:
         not: somebody's code does not return, and a thread cannot be ended from outside. They are told to the
         listener, too. Without a grace it returns at once, with no names.
         """
-        if not self.is_over:
-            self.life.turn("cancel", why)
-        self._halt.stop()
+        try:
+            if not self.is_over:
+                self.life.turn("cancel", why)
+        finally:
+            self._halt.stop()
         if not grace:
             return ()
         self.wait(grace)

@@ -63,15 +63,17 @@ class Life:
 
     def start(self, name: str, work: Callable[[], None]) -> None:
         """Have a thread do some work. Raises RuntimeError if the system gives no more threads."""
-        thread = threading.Thread(target=self._work, args=(work,), name=name, daemon=True)
+        begun = threading.Lock()
+        thread = threading.Thread(target=self._work, args=(work, begun), name=name, daemon=True)
         with self._lock:
             self._at_work += 1
+        self._threads.append(thread)
         try:
             thread.start()
-        except BaseException:
-            self.leave()
+        except BaseException:  # also an interruption, of which nobody knows whether the thread began before
+            if begun.acquire(blocking=False):
+                self.leave()
             raise
-        self._threads.append(thread)
 
     def leave(self) -> None:
         """Note that one worker less is at work; the last one ends the run."""
@@ -80,9 +82,11 @@ class Life:
             if self._at_work:
                 return
             later, self._when_over = self._when_over, []
-        self._end()
-        for each in later:
-            each()
+        try:
+            self._end()
+        finally:
+            for each in later:
+                each()
 
     def opened(self) -> None:
         """Note that one worker has opened all that it needs; the last one begins the steady phase."""
@@ -127,7 +131,8 @@ class Life:
                 if left <= 0:
                     return False
         for thread in self._threads:
-            thread.join()  # has told that it is over: nothing of it is left to wait for
+            if thread.ident is not None and thread is not threading.current_thread():  # a listener may wait
+                thread.join()  # has told that it is over: nothing of it is left to wait for
         return True
 
     @property
@@ -152,7 +157,9 @@ class Life:
             self.tell(ThreadsHang(self._clock.now(), self.stream, names, seconds))
         return names
 
-    def _work(self, work: Callable[[], None]) -> None:
+    def _work(self, work: Callable[[], None], begun: threading.Lock) -> None:
+        if not begun.acquire(blocking=False):
+            return
         try:
             work()
         finally:

@@ -15,11 +15,14 @@ from tests.unit.stream.places import Kept, Parts
 from sidestage.errors import DefinitionError, StreamFailed, StreamHangs
 from sidestage.events import Event
 from sidestage.policy.breaker import Breaker
+from sidestage.policy.rate import Rate
 from sidestage.policy.restart import Restart
 from sidestage.policy.retry import Retry
 from sidestage.stream.aggregates import count
 from sidestage.stream.checkpoint import Checkpoint
+from sidestage.stream.contract import Progress
 from sidestage.stream.engine import Engine
+from sidestage.stream.nodes import Manner
 from sidestage.stream.phases import (
     StreamBooted,
     StreamCancelled,
@@ -196,6 +199,36 @@ def with_processes(scene: Scene) -> Engine:
     return engine
 
 
+def at_a_rate_limit(scene: Scene) -> Engine:
+    slow = Rate(items=1, seconds=3600, burst=12)
+    stream = Stream(scene.source).map(lambda n: n, workers=1).limit(slow)
+    scene.there.set()
+    engine = scene.start(stream.to(scene.sink))
+    while len(scene.sink.items) < 12:
+        time.sleep(0.001)
+    return engine
+
+
+def at_a_rate_limit_by_key(scene: Scene) -> Engine:
+    slow = Rate(items=1, seconds=3600, burst=2)
+    stream = Stream(scene.source).limit(slow, by=lambda n: n % 3, held=20)
+    scene.there.set()
+    engine = scene.start(stream.to(scene.sink))
+    while len(scene.sink.items) < 6 or engine.counts()[0].processed < 10:
+        time.sleep(0.001)
+    return engine
+
+
+def in_a_lookup(scene: Scene) -> Engine:
+    def ask(key: int) -> int:
+        if key == 12:
+            scene.stop_here()
+        return key
+
+    stream = Stream(scene.source).look_up(lambda n: n, ask, lambda n, _found: n, manner=Manner(workers=2))
+    return scene.start(stream.to(scene.sink))
+
+
 def in_drain(scene: Scene) -> Engine:
     engine = at_a_full_mailbox(scene)
     engine.drain()
@@ -213,6 +246,9 @@ SCENES = [
     during_a_barrier,
     with_coroutines,
     with_processes,
+    at_a_rate_limit,
+    at_a_rate_limit_by_key,
+    in_a_lookup,
     in_drain,
 ]
 DO_NOT_GO_ON = {
@@ -221,6 +257,8 @@ DO_NOT_GO_ON = {
     resting_after_a_death,
     with_coroutines,
     with_processes,
+    at_a_rate_limit,
+    at_a_rate_limit_by_key,
 }
 """Where a drain takes longer than anybody waits."""
 
@@ -425,6 +463,35 @@ def test_no_threads_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sink.opened == sink.closed
 
 
+def test_a_listener_that_raises_leaves_nothing_running() -> None:
+    calls: list[Event] = []
+
+    def broken(event: Event) -> None:
+        calls.append(event)
+        if len(calls) == 1:
+            raise RuntimeError("the log is full")
+
+    source, sink = Parts({"a": ENDLESS}), Kept()
+    engine = Stream(source).to(sink).engine(listener=broken)
+    with pytest.raises(RuntimeError, match="log"):
+        engine.run()
+    assert engine.wait(PATIENT)
+    assert engine.phase == "ended"
+    assert sink.opened == sink.closed
+    listening = threading.Event()
+
+    def later(event: Event) -> None:
+        if listening.is_set() and isinstance(event, StreamCancelled):
+            raise RuntimeError("the log is full")
+
+    engine = Stream(source).to(sink).engine(listener=later)
+    engine.start()
+    listening.set()
+    with pytest.raises(RuntimeError, match="log"):
+        engine.cancel()
+    assert engine.wait(PATIENT)
+
+
 def test_a_process_is_ready_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     opened = ProcessOperator.open
@@ -500,6 +567,32 @@ def test_a_drain_that_takes_too_long_is_a_cancellation() -> None:
     assert scene.source.commits == []
 
 
+def test_an_interruption_while_it_starts_leaves_nothing_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it comes: before a thread begins, or when it is at work already."""
+    start = threading.Thread.start
+    for number in range(1, 5):
+        for begins in (True, False):
+            left = [number]
+
+            def interrupted(thread: threading.Thread, left: list[int] = left, begins: bool = begins) -> None:
+                left[0] -= 1
+                if left[0] or begins:
+                    start(thread)
+                if not left[0]:
+                    raise KeyboardInterrupt
+
+            source, sink, events = Parts({"a": ENDLESS}), Kept(), list[Event]()
+            engine = Stream(source).map(str, workers=2).to(sink).engine(listener=events.append)
+            monkeypatch.setattr(threading.Thread, "start", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                engine.run()
+            monkeypatch.undo()
+            assert engine.is_over
+            assert isinstance(events[-1], StreamEnded)
+            assert events[-1].outcome == "cancelled"
+            assert sink.opened == sink.closed
+
+
 def test_outside_the_main_thread_signals_are_left_alone() -> None:
     events: list[Event] = []
     before = [signal.getsignal(each) for each in HEEDED]
@@ -533,6 +626,58 @@ def test_handlers_that_python_did_not_set_are_put_back_as_they_are_by_default(
     assert set_to == dict.fromkeys(HEEDED, signal.SIG_DFL)
     monkeypatch.undo()
     assert {each: signal.getsignal(each) for each in HEEDED} == before
+
+
+def test_an_interruption_of_run_cancels_and_is_raised() -> None:
+    source, sink, events = Parts({"a": ENDLESS}), Kept(), list[Event]()
+    before = [signal.getsignal(each) for each in HEEDED]
+    sender = raise_signals([signal.SIGINT], sink.written, lambda: None)
+    with pytest.raises(KeyboardInterrupt):
+        Stream(source).to(sink).run(listener=events.append)
+    sender.join()
+    assert [signal.getsignal(each) for each in HEEDED] == before
+    (cancelled,) = [event for event in events if isinstance(event, StreamCancelled)]
+    assert cancelled.why == "KeyboardInterrupt"
+    assert isinstance(events[-1], StreamEnded)
+    assert source.closed == sink.closed == 1
+
+
+class Unreachable:
+    """A sink with transactions whose place does not answer."""
+
+    name = "unreachable"
+
+    def __init__(self) -> None:
+        self.there, self.go_on = threading.Event(), threading.Event()
+
+    def open(self) -> Any:
+        self.there.set()
+        assert self.go_on.wait(PATIENT)
+        raise ConnectionError
+
+    def progress(self) -> Progress:
+        return Progress(0, {})
+
+
+def test_signals_are_heard_also_while_a_sink_with_transactions_does_not_open() -> None:
+    sink, source, events = Unreachable(), Parts({"a": ENDLESS}), list[Event]()
+    sender = raise_signals([signal.SIGINT, signal.SIGINT], sink.there, lambda: time.sleep(0.1))
+    with pytest.raises(StreamHangs, match="being started"):
+        Stream(source).to(sink).serve(settings=Settings(grace=0.1), listener=events.append)
+    sender.join()
+    assert any(isinstance(event, StreamCancelled) for event in events)
+    sink.go_on.set()
+    assert source.closed == 0
+
+
+def test_a_sink_with_transactions_that_cannot_be_opened_is_a_crash_in_boot() -> None:
+    sink, events = Unreachable(), list[Event]()
+    sink.go_on.set()
+    for run in ("run", "serve"):
+        with pytest.raises(ConnectionError):
+            getattr(Stream([1]).to(sink), run)(listener=events.append)
+        assert [type(event) for event in events] == [StreamStarted, StreamCrashed, StreamEnded]
+        events.clear()
 
 
 # The runbook
