@@ -91,7 +91,7 @@ def canonical(value):
     if isinstance(value, list | tuple):
         return tuple(canonical(item) for item in value)
     if isinstance(value, dict):
-        return tuple(value.items())
+        return tuple(sorted(value.items()))  # a struct: its fields lie as the schema says
     return value
 
 
