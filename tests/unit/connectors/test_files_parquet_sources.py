@@ -22,7 +22,7 @@ def rows(count):
     return [{"n": n, "text": f"t{n}"} for n in range(count)]
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 25), st.integers(1, 9), st.integers(1, 6))
 def test_rows_come_once_from_wherever_reading_goes_on(tmp_path_factory, count, group, unpacked):
     path = written(tmp_path_factory.mktemp("parquet") / "x.parquet", count, group)
