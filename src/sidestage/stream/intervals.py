@@ -160,7 +160,10 @@ class _Side:
         self._order: list[tuple[float, int, Hashable]] = []
 
     def add(self, time: float, key: Hashable, row: _Row) -> None:
-        self.shelves.setdefault(key, _Shelf()).add(time, row)
+        shelf = self.shelves.get(key)
+        if shelf is None:
+            shelf = self.shelves[key] = _Shelf()
+        shelf.add(time, row)
         heapq.heappush(self._order, (time, row.number, key))
         self.count += 1
 
@@ -313,7 +316,7 @@ class IntervalState:
             reason = f"it lies {side.reached - time:.3f} s behind the watermark"
             outcome.aside.append((place, Unjoined(_SIDES[which], item, key, time, reason)))
             return
-        full = self._full(side, key)
+        full = self._full(side, other, key)
         if full is not None:
             outcome.failures.append((place, full))
             return
@@ -324,9 +327,10 @@ class IntervalState:
             outcome.places.append(place)
             outcome.pairs.append((item, match.item) if which == _LEFT else (match.item, item))
         side.add(time, key, row)
-        side.reached = max(side.reached, side.marks.reach(time))
+        if time > side.marks.top:
+            side.reached = max(side.reached, side.marks.reach(time))
 
-    def _full(self, side: _Side, key: Hashable) -> JoinFull | None:
+    def _full(self, side: _Side, other: _Side, key: Hashable) -> JoinFull | None:
         waiting = self.plan.waiting
         shelf = side.shelves.get(key)
         if shelf is not None and len(shelf.rows) >= waiting.rows_per_key:
@@ -334,7 +338,7 @@ class IntervalState:
                 f"{len(shelf.rows):,} rows of the key {ascii(key)[:60]} wait for the other side.",
                 hint="Raise Waiting(rows_per_key=...), or join within a shorter time.",
             )
-        if self.rows >= waiting.rows:
+        if side.count + other.count >= waiting.rows:
             return JoinFull(
                 f"{self.rows:,} rows wait for the other side.",
                 hint="Raise Waiting(rows=...), use more workers, or declare when a side is idle.",

@@ -20,6 +20,7 @@ from sidestage.stream.contract import (
 )
 from sidestage.stream.layout import Layout
 from sidestage.stream.nodes import SinkNode, WindowNode
+from sidestage.stream.shape_nodes import IntervalNode
 
 _PASSING: frozenset[FailureClass] = RETRYABLE | {"stale"}
 """Classes of failures of a commit after which it makes sense to go on from what was committed."""
@@ -108,9 +109,10 @@ def transactions_of(layout: Layout) -> Transactions | None:
             f"{layout.names[node]!r} writes in transactions, which no breaker can wait out.",
             hint="Leave it out: Settings(restart=) says how often it goes on from what was committed.",
         )
-    if not getattr(sink, "keeps_states", True) and any(isinstance(each, WindowNode) for each in layout.nodes):
+    has_states = any(isinstance(each, WindowNode | IntervalNode) for each in layout.nodes)
+    if has_states and not getattr(sink, "keeps_states", True):
         raise DefinitionError(
-            f"{layout.names[node]!r} cannot keep the state of windows in its transactions.",
+            f"{layout.names[node]!r} cannot keep the state of windows, or of joins, in its transactions.",
             hint="Write to a sink without transactions, with a Checkpoint, or into an SQL table.",
         )
     return Transactions(node, sink)

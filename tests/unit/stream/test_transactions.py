@@ -296,6 +296,9 @@ def test_a_place_that_keeps_no_states_takes_no_windows() -> None:
     plan = WindowPlan(windows=tumbling(10), aggregate=count(), time=EventTime(at=float))
     with pytest.raises(DefinitionError, match="cannot keep the state of windows"):
         Stream([1]).window(plan).to(Stateless()).run()
+    pairs = Stream([1]).join(Stream([2]), on=(str, str), within=(1, 1), time=(float, float))
+    with pytest.raises(DefinitionError, match="or of joins"):
+        pairs.to(Stateless()).run()
 
 
 def test_progress_is_kept_in_one_place_only(tmp_path: Any) -> None:
