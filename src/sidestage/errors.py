@@ -17,8 +17,11 @@ SidestageError
 ├── GateClosed                code may not reach production yet
 ├── NotFound                  no such pipeline, dataset, environment, run or version
 ├── RunFailed                 a run ended with failed steps
-└── StreamFailed              a stream ended because of an item, or of itself
-    └── StreamHangs             threads of a stream did not end although it was told to stop
+├── StreamFailed              a stream ended because of an item, or of itself
+│   └── StreamHangs             threads of a stream did not end although it was told to stop
+└── MemoryRefused             a stream would have to hold more than was declared
+    ├── ItemTooLarge            one item that is larger than all of it
+    └── WindowsFull             more windows of keys than may be open at once
 
 Every error says whether trying the same again can help (``transient``) and what to do next (``hint``).
 """
@@ -135,3 +138,21 @@ class StreamFailed(SidestageError):
 
 class StreamHangs(StreamFailed):
     """Threads of a stream did not end in time, although it was told to stop: nobody can end them."""
+
+
+class MemoryRefused(SidestageError):
+    """A stream would have to hold more than was declared."""
+
+    exit_code = 4
+
+
+class ItemTooLarge(MemoryRefused):
+    """An item that is larger than the whole budget of the stream; it was not let in."""
+
+    failure_class = "validation"
+
+
+class WindowsFull(MemoryRefused):
+    """More windows and keys are open than the budget allows; the item was not counted."""
+
+    failure_class = "resource"

@@ -18,6 +18,7 @@ EXIT_CODES = {
     "TaskError": 4,
     "RunFailed": 4,
     "StreamFailed": 4,
+    "MemoryRefused": 4,
     "DataError": 5,
     "StoreError": 6,
 }

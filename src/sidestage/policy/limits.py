@@ -108,16 +108,27 @@ def seconds_text(seconds: float) -> str:
     return " ".join(f"{count} {unit}" for count, unit in parts if count)
 
 
-def _bytes(name: str, given: object, *, least: int) -> int | None:
-    if given is None:
-        return None
-    size: object = given
+def size_of(given: object, what: str, *, least: int = 1) -> int:
+    """Return a size that is given in bytes or as text ("2 GB", "512 MiB").
+
+    Raises DefinitionError, which calls it ``what``, for anything else and for less than ``least``.
+    """
+    size = given
     if isinstance(given, str):
         match = _SIZE.fullmatch(given)
         size = int(Decimal(match[1]) * _UNITS[match[2].upper()]) if match else None
     if not isinstance(size, int) or isinstance(size, bool) or not least <= size <= _MOST:
-        raise _refusal(name, given, _SIZE_HINT)
+        raise DefinitionError(f"{what}={ascii(given)[:60]} makes no sense.", hint=_SIZE_HINT)
     return size
+
+
+def _bytes(name: str, given: object, *, least: int) -> int | None:
+    if given is None:
+        return None
+    try:
+        return size_of(given, name, least=least)
+    except DefinitionError:
+        raise _refusal(name, given, _SIZE_HINT) from None
 
 
 def _log(given: object) -> int:

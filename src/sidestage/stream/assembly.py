@@ -12,6 +12,7 @@ from sidestage.events import Listener
 from sidestage.policy.breaker import Circuit
 from sidestage.policy.rate import Bucket, Buckets
 from sidestage.policy.surge import Surge
+from sidestage.stream.budget import Budget, MemoryCounts
 from sidestage.stream.cache import Lookup
 from sidestage.stream.failing import (
     Desk,
@@ -45,6 +46,7 @@ from sidestage.stream.nodes import (
 from sidestage.stream.outlets import Turns
 from sidestage.stream.processes import require_picklable
 from sidestage.stream.recent import Recent
+from sidestage.stream.remembering import Remembered
 from sidestage.stream.restarting import ToldRestarts
 from sidestage.stream.retuning import Retuner, Tuned
 from sidestage.stream.revoking import Revoking
@@ -57,6 +59,7 @@ from sidestage.stream.spreading import spread
 from sidestage.stream.surges import StageSurge, WatchedMeter
 from sidestage.stream.transactions import transactions_of
 from sidestage.stream.watch import Watch
+from sidestage.stream.weighing import hops
 from sidestage.stream.windowed import Windows
 
 
@@ -84,6 +87,9 @@ class Assembly:
         self._settings = settings
         self.clock = clock
         self.listener = listener
+        memory = settings.memory_bytes
+        self.budget = None if memory is None else Budget(memory)
+        self.hops = hops(layout)
         self._meters: defaultdict[Node, list[Meter]] = defaultdict(list)
         self.letters = Letters(post)
         self.transactions = transactions_of(layout)
@@ -113,6 +119,11 @@ class Assembly:
             node: LoadedTable(layout.names[node], node.table, clock, listener)
             for node in layout.nodes
             if isinstance(node, TableJoinNode)
+        }
+        self.remembered = {
+            node: Remembered(self.budget.caches.holding(), lookup)
+            for node, lookup in self.lookups.items()
+            if self.budget is not None
         }
         for node in layout.nodes:
             if isinstance(node, MapNode) and node.manner.on == "process":
@@ -154,6 +165,26 @@ class Assembly:
         """Return what each stage did so far, in the order of the description."""
         stages = (self._counts(node) for node in self.layout.nodes if not isinstance(node, SourceNode))
         return self.recent.note(tuple(stages))
+
+    def memory(self) -> MemoryCounts | None:
+        """Return what is held by now, if a budget was declared."""
+        return None if self.budget is None else self.budget.counts()
+
+    def is_still(self) -> bool:
+        """Whether no chunk waits anywhere."""
+        return not any(map(self._pending, self.layout.segments))
+
+    def is_at_rest(self) -> bool:
+        """Whether everybody but sources waits for chunks. Coroutines are never known to rest."""
+        return all(map(self._rests, self.layout.segments))  # in this order, or one could slip through
+
+    def _rests(self, segment: Segment) -> bool:
+        if segment.is_async:
+            return False
+        if segment.lines:
+            return self.lines[segment].rests(segment.threads)
+        takers = 1 if segment.keyed is not None else segment.threads
+        return all(mailbox.rests(takers) for mailbox in self.inlets.get(segment, ()))
 
     def cpu_elsewhere(self) -> float:
         """Return the processor time, in seconds, that loops of coroutines and processes used for stages."""

@@ -103,6 +103,17 @@ class Lookup(Generic[K, V]):
         """Return what there is to see."""
         return self._desk.snapshot()
 
+    def bound(self, entries: int) -> None:
+        """Remember no more than so many keys from now on, nor more than the cache says."""
+        self._desk.bound(entries)
+
+    def sample(self, most: int) -> list[tuple[K, V | None]]:
+        """Return some keys that are remembered, and their values."""
+        return self._desk.sample(most)
+
+    def __len__(self) -> int:
+        return len(self._desk)
+
     def _ask(self, search: Search[K, V]) -> None:
         try:
             if self._many and search.mine:

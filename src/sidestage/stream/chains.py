@@ -39,6 +39,7 @@ from sidestage.stream.operators import Copies, FilterOperator, FlatMapOperator, 
 from sidestage.stream.outlets import Turn, TurnOutlet, WriteStep
 from sidestage.stream.overflow import Aside, LineOutlets
 from sidestage.stream.processes import ProcessOperator
+from sidestage.stream.remembering import Remembering
 from sidestage.stream.revoking import RevocableOperator
 from sidestage.stream.routing import Away, Fork
 from sidestage.stream.shape_nodes import (
@@ -53,6 +54,7 @@ from sidestage.stream.shape_nodes import (
 from sidestage.stream.shape_steps import shape_step
 from sidestage.stream.timed_writer import TimedWriter
 from sidestage.stream.watch import Branch, Leaving, Watch, Watched
+from sidestage.stream.weighing import Weighed
 from sidestage.stream.windowed import WindowOperator
 
 _OPERATORS: dict[type[Node], type[Operator]] = {
@@ -148,6 +150,11 @@ class Chain:
         return step if watch.spans is None else Branch(step, watch)
 
     def _entry(self, node: Node) -> Step:
+        """Return the way into a stage, past a balance if memory is counted."""
+        budget, step = self._shared.budget, self._way_into(node)
+        return step if budget is None else Weighed(budget, self._shared.hops[node], step)
+
+    def _way_into(self, node: Node) -> Step:
         """Return the way into a stage: itself, or its mailbox."""
         if not self._layout.begins_segment(node):
             return self._step(node)
@@ -214,6 +221,8 @@ class Chain:
             case WindowNode() | IntervalNode():
                 return self._keeping(node, desk, meter, following)
             case LookupNode():
+                if node in self._shared.remembered:
+                    following = Remembering(self._shared.remembered[node], following)
                 return LookupOperator(node.key, self._shared.lookups[node], node.put, desk, meter, following)
             case LimitNode():
                 return self._limit(node, desk, meter, following)
@@ -255,6 +264,8 @@ class Chain:
         else:
             beside = None if node.beside is None else self._opened(node.beside)
             operator = WindowOperator(node.plan, clock, desk, meter, following, beside, keep)
+            if self._shared.budget is not None:
+                operator.holding = self._shared.budget.windows.holding()
         self._shared.windows.add(window_name(self._layout, node, self._lane.number), operator)
         return operator
 

@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -31,13 +31,22 @@ class Origin(msgspec.Struct, frozen=True):
     index: int
 
 
+class Releasing(Protocol):
+    """What a batch takes of the memory of the stream."""
+
+    def release(self) -> None:
+        """Give it back."""
+        ...
+
+
 class Ticket:
     """One batch of a source. It is settled when nothing that came of it is under way any more.
 
-    ``born`` is when it was read, ``settled`` is called when it is settled.
+    ``born`` is when it was read, ``settled`` is called when it is settled. ``room`` is what it takes of the
+    stream's memory, if that is counted.
     """
 
-    __slots__ = ("_ledger", "born", "first", "next", "part", "pending", "settled", "size", "source")
+    __slots__ = ("_ledger", "born", "first", "next", "part", "pending", "room", "settled", "size", "source")
 
     def __init__(self, batch: Batch, ledger: "Ledger", born: float = 0.0) -> None:
         self.source = ledger.source
@@ -48,6 +57,7 @@ class Ticket:
         self.size = len(batch.items)
         self.born = born
         self.settled: Callable[[], None] | None = None
+        self.room: Releasing | None = None
         self._ledger = ledger
 
     @property
@@ -174,6 +184,8 @@ class Ledger:
             while queue and not queue[0].pending:
                 done = queue.popleft()
                 self._reached[done.part] = done.next
+        if ticket.room is not None:
+            ticket.room.release()
         if ticket.settled is not None:
             ticket.settled()
 

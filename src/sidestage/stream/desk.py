@@ -248,6 +248,19 @@ class Desk(Generic[K, V]):
                 self._shelf.forget(key)
                 self._flights.pop(key, None)
 
+    def bound(self, entries: int) -> None:
+        """Remember no more than so many keys from now on, nor more than the cache says."""
+        with self._lock:
+            self._shelf.bound(min(entries, self._cache.entries))
+
+    def sample(self, most: int) -> list[tuple[K, V | None]]:
+        """Return some keys that are remembered, and their values."""
+        with self._lock:
+            return self._shelf.sample(most)
+
+    def __len__(self) -> int:
+        return len(self._shelf)
+
     def snapshot(self) -> CacheSnapshot:
         """Return what there is to see."""
         with self._lock:

@@ -11,12 +11,14 @@ from sidestage.clock import Clock
 from sidestage.errors import StreamHangs
 from sidestage.stream.assembly import Assembly
 from sidestage.stream.barrier import Barrier, Keeper
+from sidestage.stream.budget import MemoryCounts
 from sidestage.stream.chains import Chain, Lane
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.contract import Positions, Reader
 from sidestage.stream.exposition import exposition, of_sinks
 from sidestage.stream.failing import Abandoned, Stopped, StreamDied
 from sidestage.stream.feed import READ_SECONDS, Feed
+from sidestage.stream.intake import Intake
 from sidestage.stream.layout import Segment
 from sidestage.stream.life import Life
 from sidestage.stream.mailbox import Inlet
@@ -152,7 +154,9 @@ class Engine:
         seconds = self._clock.monotonic() - self._began
         cpu = self._cpu + self._assembly.cpu_elsewhere()
         reading = sum(feed.reading_cpu() for feed in self._feeds.values())
-        return Ended(complete, seconds, self._assembly.letters.count, self.counts(), cpu, reading)
+        return Ended(
+            complete, seconds, self._assembly.letters.count, self.counts(), cpu, reading, self.memory()
+        )
 
     def drain(self, why: str = "request") -> None:
         """Read nothing more; finish what is under way. With a checkpoint open windows stay as they are."""
@@ -200,6 +204,10 @@ class Engine:
         """Return, by source, the age in seconds of the oldest items that are under way; 0 if none are."""
         return {name: feed.lag() for name, feed in dict(self._feeds).items()}
 
+    def memory(self) -> MemoryCounts | None:
+        """Return what is held by now, if ``Settings(memory=...)`` says how much may be."""
+        return self._assembly.memory()
+
     def advice(self) -> str:
         """Return who holds the others up of late, and what to do about it, as a sentence."""
         return self._assembly.recent.advice(self.counts())
@@ -208,7 +216,7 @@ class Engine:
         """Return all metrics in the text format that Prometheus reads, with what the sinks have to say."""
         sinks = (node.sink for node in self._assembly.layout.nodes if isinstance(node, SinkNode))
         asides = (node.beside for node in self._assembly.layout.nodes if isinstance(node, WindowNode))
-        return exposition(self.counts(), self.lags()) + of_sinks([*sinks, *asides])
+        return exposition(self.counts(), self.lags(), self.memory()) + of_sinks([*sinks, *asides])
 
     def _start_one(self, segment: Segment, number: int) -> None:
         names = self._assembly.layout.names
@@ -308,6 +316,7 @@ class Engine:
                     is_bound=is_bound,
                 )
                 feed.incoming = node.incoming
+                feed.intake = self._intake(node)
                 self._feeds[name] = feed
                 stack.callback(feed.commit)
                 self.life.opened()
@@ -327,8 +336,14 @@ class Engine:
                 stopped = True
             if not feed.go_on():
                 return
-            if self._barrier is not None:
+            if self._barrier is not None and not feed.holds:
                 self._barrier.pass_by(feed)
+
+    def _intake(self, node: SourceNode) -> Intake | None:
+        shared = self._assembly
+        if shared.budget is None:
+            return None
+        return Intake(shared.budget.share(), shared.desks[node], node.size, shared)
 
     def _await_the_others(self, feed: Feed) -> None:
         self._has_ended()
@@ -356,6 +371,8 @@ class Engine:
         self._assembly.guards.close()
         for store in self._assembly.stores.values():
             store.close()
+        if self._assembly.budget is not None:
+            self._assembly.budget.close()
         if self._assembly.transactions is not None:
             try:
                 self._assembly.transactions.close()

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 from sidestage.stream.contract import Source
 from sidestage.stream.failing import OnError
 from sidestage.stream.nodes import Manner, MapNode, Node, SourceNode
+from sidestage.stream.weights import weight
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -29,13 +30,21 @@ class EncodedSource(Source[T_co], Protocol[T_co]):
         ...
 
 
-def way_in(source: Source[Any], trace: Callable[[Any], str | None] | None) -> Node:
-    """Return where the items of a source come from, decoded. ``trace`` tells with which trace one came."""
+def way_in(
+    source: Source[Any],
+    trace: Callable[[Any], str | None] | None,
+    size: Callable[[Any], float] | None = None,
+) -> Node:
+    """Return where the items of a source come from, decoded.
+
+    ``trace`` tells with which trace one came, ``size`` how many bytes it takes.
+    """
     decode = getattr(source, "decode", None)
     if not callable(decode):
-        return SourceNode(source.name, source=source, incoming=trace)
+        return SourceNode(source.name, source=source, incoming=trace, size=size)
     incoming = None if trace is None else partial(_trace_of, trace, decode)
-    node = SourceNode(source.name, source=source, incoming=incoming)
+    weighed = None if size is None else partial(_size_of, size, decode)
+    node = SourceNode(source.name, source=source, incoming=incoming, size=weighed)
     manner = Manner(on_error=getattr(source, "on_error", None))
     return MapNode("decode", (node,), manner, function=decode)
 
@@ -43,3 +52,12 @@ def way_in(source: Source[Any], trace: Callable[[Any], str | None] | None) -> No
 def _trace_of(trace: Callable[[Any], str | None], decode: Callable[[Any], Any], raw: Any) -> str | None:
     """Return with which trace an item came that is not decoded yet. Raises what either function raises."""
     return trace(decode(raw))
+
+
+def _size_of(size: Callable[[Any], float], decode: Callable[[Any], Any], raw: Any) -> float:
+    """Return the bytes of an item that is not decoded yet; its own if that cannot be done, as will be said."""
+    try:
+        item = decode(raw)
+    except Exception:  # noqa: BLE001 - the stage that decodes says what becomes of it
+        return weight(raw)
+    return size(item)

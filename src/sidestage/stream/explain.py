@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from sidestage.policy.limits import size_text
+from sidestage.stream.budget import PIECES
 from sidestage.stream.layout import Layout, Segment
 from sidestage.stream.nodes import BatchNode, KeyNode, LimitNode, Node, SinkNode, SourceNode
 from sidestage.stream.settings import Settings
@@ -26,6 +28,11 @@ def explained(layout: Layout, settings: Settings) -> str:
     spills = any(isinstance(node, KeyNode) and node.spill is not None for node in layout.nodes)
     held = "batches, windows and spills" if spills else "batches and windows"
     lines.append(f"{threads} threads; at most {most:,} items under way, and what {held} hold")
+    memory = settings.memory_bytes
+    if memory is not None:
+        lines.append(
+            f"{size_text(memory)} of memory for all that, a chunk about {size_text(memory / PIECES)}"
+        )
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from sidestage.stream.budget import MemoryCounts
 from sidestage.stream.metrics import BOUNDS, StageCounts
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -36,7 +37,11 @@ DURATION = Family(
 )
 LAG = Family("pipeline_source_lag_seconds", "gauge", "Age of the oldest items under way.", "source")
 
-FAMILIES = (PENDING, PROCESSED, ERRORS, MAKESHIFT, WORKERS, BUSY, BUFFER, CPU, DURATION, LAG)
+MEMORY = Family(
+    "pipeline_memory_bytes", "gauge", "Memory that a stream holds, held at most, and may hold.", "kind"
+)
+
+FAMILIES = (PENDING, PROCESSED, ERRORS, MAKESHIFT, WORKERS, BUSY, BUFFER, CPU, DURATION, LAG, MEMORY)
 
 _VALUES: tuple[tuple[Family, Callable[[StageCounts], float | None]], ...] = (
     (PENDING, lambda each: each.pending),
@@ -55,14 +60,21 @@ def metrics_view(stages: Sequence[str], sources: Sequence[str]) -> str:
     lines = []
     for family in FAMILIES:
         lines.append(f"{family.name} ({family.kind}): {family.meaning}")
-        names = sources if family.label == "source" else stages
+        names = {"source": sources, "kind": ("used", "peak", "budget")}.get(family.label, stages)
         lines += [f'    {{{family.label}="{escaped(name)}"}}' for name in names]
     return "\n".join(lines)
 
 
-def exposition(stages: Sequence[StageCounts], lags: Mapping[str, float] | None = None) -> str:
-    """Return the metrics of all stages, and of the sources, whose ``lags`` are seconds by name."""
-    return "\n".join(_lines(stages, lags or {})) + "\n"
+def exposition(
+    stages: Sequence[StageCounts],
+    lags: Mapping[str, float] | None = None,
+    memory: MemoryCounts | None = None,
+) -> str:
+    """Return the metrics of all stages, and of the sources, whose ``lags`` are seconds by name.
+
+    Also those of the ``memory``, if that is counted.
+    """
+    return "\n".join(_lines(stages, lags or {}, memory)) + "\n"
 
 
 def of_sinks(sinks: Iterable[object]) -> str:
@@ -71,10 +83,15 @@ def of_sinks(sinks: Iterable[object]) -> str:
     return "".join(say() for say in told if callable(say))
 
 
-def _lines(stages: Sequence[StageCounts], lags: Mapping[str, float]) -> Iterator[str]:
+def _lines(
+    stages: Sequence[StageCounts], lags: Mapping[str, float], memory: MemoryCounts | None
+) -> Iterator[str]:
     for family, value in _VALUES:
         yield from _family(family, ((each.name, value(each)) for each in stages))
     yield from _family(LAG, lags.items())
+    if memory is not None:
+        kinds = {"used": memory.used, "peak": memory.peak, "budget": memory.budget}
+        yield from _family(MEMORY, kinds.items())
     name = DURATION.name
     yield from _head(DURATION)
     for stage in stages:

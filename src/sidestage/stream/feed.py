@@ -1,10 +1,11 @@
 """One source, being read by the thread that does the first stages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from sidestage.clock import Clock
 from sidestage.stream.chunk import Chunk, Ledger
-from sidestage.stream.contract import Position, Positions, Reader, TransactionLost
+from sidestage.stream.contract import Batch, Position, Positions, Reader, TransactionLost
+from sidestage.stream.intake import Intake
 from sidestage.stream.operators import Step
 from sidestage.stream.settings import Settings
 from sidestage.stream.spans import Incoming
@@ -45,6 +46,8 @@ class Feed:
         self._watch = watch or Watch()
         self.incoming: Incoming | None = None
         """What tells the trace that an item came with."""
+        self.intake: Intake | None = None
+        """What lets in as much as there is memory for, if that is counted."""
         self._items = 0
 
     def go_on(self) -> bool:
@@ -56,20 +59,23 @@ class Feed:
         wait = READ_SECONDS
         if due is not None:
             wait = min(wait, max(0.0, due - self._clock.monotonic()))
-        began = self._watch.begin_reading()
-        batches = self._reader.read(self._settings.chunk, wait)
-        if began is not None:
-            self._watch.end_reading(began, sum(len(batch.items) for batch in batches or ()))
+        intake = self.intake
+        most = self._settings.chunk if intake is None else intake.ask(self._settings.chunk)
+        batches: Sequence[Batch] | None = ()
+        if most:
+            batches = self._read(most, wait)
+        elif intake is not None:
+            intake.wait(self._step, wait)
         lost = self._reader.lost()
         if lost and self._ledger.forget(lost) and self._is_bound:
             raise TransactionLost(f"{self.name}: {', '.join(sorted(lost))} taken away by another reader")
         now = self._clock.monotonic()
-        for batch in batches or ():
-            chunk = Chunk(batch.items, (self._ledger.issue(batch, now),), now)
-            if chunk.items:
-                self._push(chunk)
-            else:
-                chunk.settle()
+        if intake is None:
+            self._push_all(batches or (), now)
+        else:
+            if most:
+                intake.take(batches or (), self._ledger, now, getattr(self._reader, "ahead", 0))
+            intake.push_on(self._push)
         if due is not None and now >= due:
             self._step.tick(now)
             if self._watch.on:
@@ -78,6 +84,21 @@ class Feed:
             self._committed_at = now
             self.commit()
         return batches is not None
+
+    def _read(self, most: int, wait: float) -> Sequence[Batch] | None:
+        began = self._watch.begin_reading()
+        batches = self._reader.read(most, wait)
+        if began is not None:
+            self._watch.end_reading(began, sum(len(batch.items) for batch in batches or ()))
+        return batches
+
+    def _push_all(self, batches: Iterable[Batch], now: float) -> None:
+        for batch in batches:
+            chunk = Chunk(batch.items, (self._ledger.issue(batch, now),), now)
+            if chunk.items:
+                self._push(chunk)
+            else:
+                chunk.settle()
 
     def _push(self, chunk: Chunk) -> None:
         watch = self._watch
@@ -88,6 +109,11 @@ class Feed:
         self._step.push(chunk)
         if watch.on:
             watch.rest()
+
+    @property
+    def holds(self) -> bool:
+        """Whether something was read that has not been pushed on yet, for want of memory."""
+        return self.intake is not None and self.intake.holds
 
     def lag(self) -> float:
         """Return the age, in seconds, of the oldest batch that is under way; 0 if there is none."""

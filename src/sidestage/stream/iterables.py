@@ -15,6 +15,9 @@ _SLICE = 256
 MOST_AHEAD = 4096
 """How many items are taken from an iterator before somebody wants them."""
 
+_FEW = 64
+"""Who asks for fewer at once has large items: no more than that is taken ahead."""
+
 _LOOK_SECONDS = 0.05
 _END_SECONDS = 0.5
 PATIENCE_SECONDS = 1.0
@@ -48,6 +51,7 @@ class IterableReader:
         self._hungry = [True]  # whether to be woken by the next item; a list, which is read without a lock
         self._over = False
         self._closed = False
+        self._most_ahead = 1  # until somebody says how much is wanted
         self._error: BaseException | None = None
         self._is_told = False
         self._given_up_at: float | None = None
@@ -57,7 +61,9 @@ class IterableReader:
     def read(self, limit: int, wait: float) -> Sequence[Batch] | None:
         """Return what waits; or what comes first within ``wait`` seconds. Raises what the iterator raised."""
         waiting = self._waiting
+        self._most_ahead = min(MOST_AHEAD, limit if limit < _FEW else 4 * limit)
         if not waiting and not self._over:
+            self._went.set()
             self._came.clear()
             self._hungry[0] = True
             if not waiting and not self._over:
@@ -75,6 +81,11 @@ class IterableReader:
             self._is_told = True
             raise self._error
         return None
+
+    @property
+    def ahead(self) -> int:
+        """How many items were taken that nobody has read."""
+        return len(self._waiting)
 
     def stop(self) -> None:
         """Take nothing more from the iterator; what was taken is still read.
@@ -126,7 +137,8 @@ class IterableReader:
     def _pull_some(self) -> bool:
         """Take some items; return whether there may be more."""
         put, hungry, came = self._waiting.append, self._hungry, 0
-        for item in islice(self._items, _SLICE):
+        most = max(1, min(_SLICE, self._most_ahead - len(self._waiting)))
+        for item in islice(self._items, most):
             put(item)
             came += 1
             if hungry[0]:
@@ -134,12 +146,12 @@ class IterableReader:
                 self._came.set()
                 if self._closed:
                     return False
-        return came == _SLICE
+        return came == most
 
     def _wait_for_room(self) -> None:
-        while len(self._waiting) >= MOST_AHEAD and not self._closed:
+        while len(self._waiting) >= self._most_ahead and not self._closed:
             self._went.clear()
-            if len(self._waiting) >= MOST_AHEAD:
+            if len(self._waiting) >= self._most_ahead:
                 self._went.wait(_LOOK_SECONDS)
 
 

@@ -237,6 +237,11 @@ class Lines:
         """Whether nothing waits and nothing will come."""
         return not self._senders and not self.pending
 
+    def rests(self, takers: int) -> bool:
+        """Whether nothing waits, and all who take from it wait for more."""
+        with self._lock:
+            return not self.pending and (self._idle == takers or not self._senders)
+
     def flush(self) -> None:
         """Ask whoever takes to pass on what is held, once all that waits has been taken."""
         with self._lock:

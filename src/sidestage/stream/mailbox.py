@@ -64,6 +64,7 @@ class Mailbox(End):
         self._emptied = threading.Condition(self._lock)
         self._sequence = 0
         self._flushing = False
+        self._idle = 0
         self.pending = 0
         self.came = 0
         """How many items were put in so far, in how many ``chunks``."""
@@ -110,7 +111,9 @@ class Mailbox(End):
                     raise Stopped
                 if not self._senders or self._flushing:
                     return None
+                self._idle += 1
                 waited = self._filled.wait(_LOOK_SECONDS if timeout is None else min(timeout, _LOOK_SECONDS))
+                self._idle -= 1
                 if not waited and timeout is not None:
                     timeout -= _LOOK_SECONDS
                     if timeout <= 0:
@@ -124,6 +127,11 @@ class Mailbox(End):
     def is_over(self) -> bool:
         """Whether nothing waits and nothing will come."""
         return not self._senders and not self._chunks
+
+    def rests(self, takers: int) -> bool:
+        """Whether nothing waits, and all who take from it wait for more."""
+        with self._lock:
+            return not self._chunks and (self._idle == takers or not self._senders)
 
     def flush(self) -> None:
         """Ask those who take to pass on what they hold, once they have taken what waits."""

@@ -66,9 +66,10 @@ class Node:
 
 @dataclass(frozen=True, eq=False)
 class SourceNode(Node):
-    """Where items come from."""
+    """Where items come from; ``size`` says how many bytes one takes, if somebody knows better."""
 
     source: Source[Any] = field(kw_only=True)
+    size: Callable[[Any], float] | None = field(default=None, kw_only=True)
     incoming: Incoming | None = field(default=None, kw_only=True)
 
 

@@ -5,8 +5,10 @@ from typing import Literal
 import msgspec
 
 from sidestage.errors import DefinitionError
+from sidestage.policy.limits import size_of
 from sidestage.policy.restart import Restart
 from sidestage.policy.surge import Surge
+from sidestage.stream.budget import MemoryCounts
 from sidestage.stream.metrics import StageCounts
 
 AUTO_CHUNKS = 4
@@ -22,7 +24,8 @@ class Settings(msgspec.Struct, frozen=True):
     notes of how far the sources have been dealt with. ``restart``: how often workers that died are started
     again, all together. ``grace``: seconds that workers may take to end when they are told to stop, before
     they are named as hanging. ``surge``: which errors are too many, of each stage that does not say so
-    itself; None: nobody watches.
+    itself; None: nobody watches. ``memory``: bytes that all of it may hold at once, as a number or as text
+    such as "512 MiB"; None: whatever ``chunk`` and ``buffer`` come to.
     """
 
     chunk: int = 1024
@@ -32,6 +35,7 @@ class Settings(msgspec.Struct, frozen=True):
     grace: float = 30.0
     surge: Surge | None = None
     trace: float = 0.0
+    memory: int | str | None = None
 
     def __post_init__(self) -> None:
         buffer_holds = self.buffer == "auto" if isinstance(self.buffer, str) else self.buffer >= 1
@@ -42,6 +46,13 @@ class Settings(msgspec.Struct, frozen=True):
                 hint='chunk and buffer count items, or buffer="auto"; commit_every and grace count '
                 "seconds; trace is a share from 0 to 1.",
             )
+
+        _ = self.memory_bytes
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """``memory`` in bytes. Raises DefinitionError if it is no size."""
+        return None if self.memory is None else size_of(self.memory, "Settings(memory)")
 
     @property
     def first_buffer(self) -> int:
@@ -54,6 +65,7 @@ class Ended(msgspec.Struct, frozen=True):
 
     ``complete``: the sources had come to their end, and all of it was dealt with. ``cpu`` is the processor
     time of all its workers, in seconds, and ``reading`` the part of it that reading the sources took.
+    ``memory`` is what it held, if that was declared.
     """
 
     complete: bool
@@ -62,3 +74,4 @@ class Ended(msgspec.Struct, frozen=True):
     stages: tuple[StageCounts, ...]
     cpu: float = 0.0
     reading: float = 0.0
+    memory: MemoryCounts | None = None

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from itertools import islice
 from typing import Generic, Literal, TypeVar
 
 import msgspec
@@ -92,6 +93,17 @@ class Shelf(Generic[K, V]):
         self._due.pop(key, None)
         self._stale.pop(key, None)
         self._unknown.pop(key, None)
+
+    def bound(self, entries: int) -> None:
+        """Keep no more than so many keys from now on."""
+        self._entries = entries
+        while len(self) > entries:
+            self._make_room()
+
+    def sample(self, most: int) -> list[tuple[K, V | None]]:
+        """Return some keys and their values."""
+        known = [(key, found.value) for key, found in islice(self._known.items(), most)]
+        return known or list(islice(self._stale.items(), most))
 
     def _expire(self, now: float) -> None:
         while self._due and next(iter(self._due.values())) <= now:

@@ -52,7 +52,9 @@ class Stream(Shaping[T_co]):
 
     ``source`` is anything that can be iterated over, or a ``Source``. Used twice, a stream gives all its
     items to both. ``trace`` returns the W3C ``traceparent`` that an item came with, if any: the spans of a
-    traced chunk then link to it.
+    traced chunk then link to it. ``size`` says how many bytes an item takes at most on its way, where that is
+    not what it seems to take: the pixels of a compressed image. It is asked only if
+    ``Settings(memory=...)`` is given.
 
     >>> list(Stream([1, 2, 3]).map(lambda n: n * n).filter(lambda n: n > 1))
     [4, 9]
@@ -66,8 +68,9 @@ class Stream(Shaping[T_co]):
         *,
         name: str = "",
         trace: Callable[[T_co], str | None] | None = None,
+        size: Callable[[T_co], float] | None = None,
     ) -> None:
-        self.node: Node = way_in(source_of(source, name), trace)
+        self.node: Node = way_in(source_of(source, name), trace, size)
 
     @overload
     def map(

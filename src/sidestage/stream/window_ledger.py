@@ -3,6 +3,7 @@
 from collections.abc import Hashable
 from typing import Any
 
+from sidestage.errors import WindowsFull
 from sidestage.stream.aggregate import Aggregate, bytes_of
 from sidestage.stream.aggregates import Count
 from sidestage.stream.windows import (
@@ -14,7 +15,6 @@ from sidestage.stream.windows import (
     WindowCounts,
     Windowed,
     WindowPlan,
-    WindowsFull,
 )
 
 
@@ -30,6 +30,8 @@ class Ledger:
         self.cell_bytes = cell_bytes + (0 if self.counting else plan.aggregate.size(plan.aggregate.zero()))
         self.limit = plan.budget.cells
         self.bytes_limit = plan.budget.bytes
+        self.allowed: int | None = None
+        """Bytes that the stream's memory leaves to these windows."""
         self.emitted: list[Windowed[Any, Any]] = []
         self.late: list[LateItem] = []
         self.failures: list[Failure] = []
@@ -56,19 +58,28 @@ class Ledger:
 
     def fits(self, cells: int, size: int) -> bool:
         """Return whether so many more cells, of so many bytes together, are within the budget."""
-        return self.cells + cells <= self.limit and (
-            self.bytes_limit is None or self.bytes + size <= self.bytes_limit
+        more = self.bytes + size
+        return (
+            self.cells + cells <= self.limit
+            and (self.bytes_limit is None or more <= self.bytes_limit)
+            and (self.allowed is None or more <= self.allowed)
         )
 
     def admit(self, cells: int, size: int) -> None:
         """Raise WindowsFull unless so many more cells, of so many bytes together, are within the budget."""
-        if not self.fits(cells, size):
-            most = "" if self.bytes_limit is None else f" and {self.bytes_limit:,} bytes"
+        if self.fits(cells, size):
+            return
+        told = f"{self.cells:,} windows of keys are open, about {self.bytes:,} bytes;"
+        if self.allowed is not None and self.bytes + size > self.allowed:
             raise WindowsFull(
-                f"{self.cells:,} windows of keys are open, about {self.bytes:,} bytes; the budget is"
-                f" {self.limit:,}{most}.",
-                hint="Raise the budget, shorten windows or lateness, or use fewer keys.",
+                f"{told} the memory of the stream leaves {self.allowed:,} to windows.",
+                hint="Raise Settings(memory=...), shorten windows or lateness, or use fewer keys.",
             )
+        most = "" if self.bytes_limit is None else f" and {self.bytes_limit:,} bytes"
+        raise WindowsFull(
+            f"{told} the budget is {self.limit:,}{most}.",
+            hint="Raise WindowPlan(budget=...), shorten windows or lateness, or use fewer keys.",
+        )
 
     def result(self, count: int, state: Any) -> Any:
         """Return what is given out for a state."""

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from sidestage.clock import Clock
 from sidestage.errors import DataError
+from sidestage.stream.budget import Holding
 from sidestage.stream.chunk import Chunk, Ledger, nowhere
 from sidestage.stream.chunk_parts import ChunkParts
 from sidestage.stream.contract import Batch, Writer
@@ -48,6 +49,8 @@ class WindowOperator:
         self.results = Ledger()
         self.lock = threading.Lock()
         """Held while anything changes here: whoever takes a snapshot holds it."""
+        self.holding: Holding | None = None
+        """Where the memory of windows is counted, if it is."""
         self._clock = clock
         self._desk = desk
         self._meter = meter
@@ -66,7 +69,10 @@ class WindowOperator:
         """Count a chunk, and push on the windows that are over."""
         began = perf_counter()
         with self.lock:
+            if self.holding is not None:
+                self.state.allow(self.holding.most())
             outcome = self._tables(chunk) if is_frame(chunk.items[0]) else self._rows(chunk)
+            self._weigh()
             self._meter.took(chunk.load, perf_counter() - began)
             self._set_aside(outcome, chunk)
             if outcome.emitted:
@@ -113,7 +119,12 @@ class WindowOperator:
                 self._emit(self.state.drain(Moment.of(self._clock)))
         self._next.finish()
 
+    def _weigh(self) -> None:
+        if self.holding is not None:
+            self.holding.set(self.state.estimated_bytes)
+
     def _emit(self, outcome: Outcome) -> None:
+        self._weigh()
         if outcome.emitted:
             ticket = self.results.issue(Batch("results", 0, [], 0))
             origins = nowhere(len(outcome.emitted), (ticket,))

@@ -110,6 +110,10 @@ class WindowState:
             self._windows.flush()
         return self._ledger.close(self._marks.watermark, [], [])
 
+    def allow(self, size: int) -> None:
+        """Let the state take so many bytes at most from now on, if its own budget does not say less."""
+        self._ledger.allowed = size
+
     def watch(self, partition: Hashable, now: Moment) -> None:
         """Let a partition hold the watermark back from now on, though nothing came from it yet."""
         self._marks.watch(partition, now)

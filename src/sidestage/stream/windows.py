@@ -10,7 +10,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from sidestage.errors import DefinitionError, SidestageError
+from sidestage.errors import DefinitionError
 from sidestage.stream.aggregate import Aggregate
 from sidestage.stream.watermarks import EventTime
 
@@ -46,10 +46,6 @@ def _whole(seconds: float) -> float:
 
 def _is_count(number: object) -> bool:
     return isinstance(number, int) and not isinstance(number, bool) and number > 0
-
-
-class WindowsFull(SidestageError):
-    """More windows and keys are open than the budget allows; the item was not counted."""
 
 
 class Tumbling(msgspec.Struct, frozen=True):

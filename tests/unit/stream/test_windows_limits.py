@@ -13,7 +13,7 @@ from operator import itemgetter
 import numpy as np
 import pytest
 
-from sidestage.errors import DataError, DefinitionError, OutputError
+from sidestage.errors import DataError, DefinitionError, OutputError, WindowsFull
 from sidestage.stream.aggregates import (
     Fold,
     collect,
@@ -26,7 +26,7 @@ from sidestage.stream.aggregates import (
 )
 from sidestage.stream.watermarks import EventTime, Moment
 from sidestage.stream.windowing import WindowState
-from sidestage.stream.windows import Budget, Sooner, WindowPlan, WindowsFull, session, sliding, tumbling
+from sidestage.stream.windows import Budget, Sooner, WindowPlan, session, sliding, tumbling
 
 NOW = Moment(1000.0, 0.0)
 AT, KEY, VALUE = itemgetter(0), itemgetter(1), itemgetter(2)
