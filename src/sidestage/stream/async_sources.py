@@ -5,7 +5,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
 from sidestage.stream.contract import Positions
-from sidestage.stream.iterables import MOST_AHEAD, PATIENCE_SECONDS, IterableReader, count_of
+from sidestage.stream.iterables import PATIENCE_SECONDS, IterableReader, count_of
 
 _CLOSE_SECONDS = 5.0
 """How long an iterator may take to clean up, before its thread is left behind."""
@@ -128,7 +128,7 @@ class AsyncIterableReader(IterableReader):
                 self._came.set()
                 if self._closed:
                     return
-            while len(self._waiting) >= MOST_AHEAD and not self._closed:
+            while len(self._waiting) >= self._most_ahead and not self._closed:
                 await self._room.wait(loop, PATIENCE_SECONDS / 10)
 
 

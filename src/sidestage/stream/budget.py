@@ -29,6 +29,9 @@ WINDOWS_PART = 3
 
 _CACHES_PART = 4
 
+_ORIGIN_BYTES = 40
+"""What it takes to know of an item where it came from, once its chunk was taken apart."""
+
 _WORTH = 4
 """While others are under way, reading less than one part in so many of a chunk is put off."""
 
@@ -85,6 +88,8 @@ class Budget:
     def note(self, hop: Hop, chunk: Chunk) -> None:
         """Weigh a chunk. If it is more than was counted for its tickets, their share grows. Never waits."""
         size = weigh(chunk.items)
+        if chunk.origins is not None:
+            size += _ORIGIN_BYTES * len(chunk.origins)
         with self._lock:
             rooms: list[Room] = []
             for ticket in chunk.tickets:

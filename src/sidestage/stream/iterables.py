@@ -12,7 +12,7 @@ from sidestage.stream.contract import Batch, Position, Positions
 
 PART = "all"
 _SLICE = 256
-MOST_AHEAD = 4096
+_MOST_AHEAD = 4096
 """How many items are taken from an iterator before somebody wants them."""
 
 _FEW = 64
@@ -61,9 +61,9 @@ class IterableReader:
     def read(self, limit: int, wait: float) -> Sequence[Batch] | None:
         """Return what waits; or what comes first within ``wait`` seconds. Raises what the iterator raised."""
         waiting = self._waiting
-        self._most_ahead = min(MOST_AHEAD, limit if limit < _FEW else 4 * limit)
+        self._most_ahead = min(_MOST_AHEAD, limit if limit < _FEW else 4 * limit)
         if not waiting and not self._over:
-            self._went.set()
+            self._make_room()
             self._came.clear()
             self._hungry[0] = True
             if not waiting and not self._over:

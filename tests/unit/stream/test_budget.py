@@ -567,7 +567,7 @@ def stages(draw: st.DrawFn) -> Work:
     return lambda stream: stream.merge()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(
         st.builds(

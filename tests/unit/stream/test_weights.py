@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from sidestage.stream.weights import decoded_pixels, weigh, weight
 
-SLOT = 8
+SLOT = 16
 
 
 class Event(msgspec.Struct):
