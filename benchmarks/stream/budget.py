@@ -35,7 +35,7 @@ from sidestage.stream import Called, EventTime, Settings, Stream, WindowPlan, co
 MILLION = 1_000_000
 MARKS = (1, 10, 50)
 QUICK_MARKS = (0.5, 1, 2)
-BUDGETS = {"items": "64 MiB", "held": "64 MiB", "keys": "768 MiB", "refused": "128 MiB"}
+BUDGETS = {"items": "64 MiB", "held": "64 MiB", "keys": "480 MB", "refused": "128 MiB"}
 TOLERANCE = 1.1
 UNBOUNDED = 1 << 40
 _PAGE = os.sysconf("SC_PAGE_SIZE")

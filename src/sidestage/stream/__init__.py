@@ -46,6 +46,7 @@ from sidestage.stream.sinks import Called, Collected
 from sidestage.stream.spill import Spill
 from sidestage.stream.stream import LateStream, Stream
 from sidestage.stream.watermarks import EventTime
+from sidestage.stream.weights import decoded_pixels
 from sidestage.stream.windows import (
     EarlyItem,
     LateItem,
@@ -111,6 +112,7 @@ __all__ = [
     "collect",
     "cost",
     "count",
+    "decoded_pixels",
     "distinct",
     "largest",
     "mean",

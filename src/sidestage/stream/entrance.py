@@ -55,7 +55,7 @@ def _trace_of(trace: Callable[[Any], str | None], decode: Callable[[Any], Any], 
 
 
 def _size_of(size: Callable[[Any], float], decode: Callable[[Any], Any], raw: Any) -> float:
-    """Return the bytes of an item that is not decoded yet; its own if that cannot be done, as will be said."""
+    """Return the bytes of an item that is not decoded yet; of what was read if it cannot be."""
     try:
         item = decode(raw)
     except Exception:  # noqa: BLE001 - the stage that decodes says what becomes of it

@@ -618,3 +618,19 @@ def test_never_above_the_budget_and_always_to_the_end(
         wanted = Counter(number for each in sizes for number in range(len(each)))
         assert Counter(sink.items) + Counter(number_of(letter.item) for letter in letters) == wanted
         assert [source.committed.get("a", 0) for source in sources] == list(map(len, sizes))
+
+
+def test_what_a_source_decodes_is_weighed_decoded() -> None:
+    class Encoded(Parts):
+        name = "encoded"
+        on_error = None
+
+        @staticmethod
+        def decode(raw: bytes) -> int:
+            return int(raw)
+
+    source, sink, letters = Encoded({"a": [b"1", b"200", b"no", b"3"]}), Kept(), list[DeadLetter]()
+    stream = Stream(source, size=lambda number: number * 1000)
+    run(stream.to(sink), 100_000, letters=letters)
+    assert sink.items == [1, 3]
+    assert [(each.stage, each.item) for each in letters] == [("encoded", b"200"), ("decode", b"no")]
