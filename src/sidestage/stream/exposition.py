@@ -41,7 +41,7 @@ MEMORY = Family(
     "pipeline_memory_bytes", "gauge", "Memory that a stream holds, held at most, and may hold.", "kind"
 )
 
-FAMILIES = (PENDING, PROCESSED, ERRORS, MAKESHIFT, WORKERS, BUSY, BUFFER, CPU, DURATION, LAG, MEMORY)
+FAMILIES = (PENDING, PROCESSED, ERRORS, MAKESHIFT, WORKERS, BUSY, BUFFER, CPU, DURATION, LAG)
 
 _VALUES: tuple[tuple[Family, Callable[[StageCounts], float | None]], ...] = (
     (PENDING, lambda each: each.pending),
@@ -60,7 +60,7 @@ def metrics_view(stages: Sequence[str], sources: Sequence[str]) -> str:
     lines = []
     for family in FAMILIES:
         lines.append(f"{family.name} ({family.kind}): {family.meaning}")
-        names = {"source": sources, "kind": ("used", "peak", "budget")}.get(family.label, stages)
+        names = sources if family.label == "source" else stages
         lines += [f'    {{{family.label}="{escaped(name)}"}}' for name in names]
     return "\n".join(lines)
 
