@@ -41,6 +41,7 @@ from sidestage.store.records import (
     Waiting,
     Worker,
 )
+from sidestage.store.service_records import ServiceNote, ServiceState
 
 
 class Wakeups(Protocol):
@@ -334,7 +335,35 @@ class Ticks(Protocol):
         ...
 
 
-class Store(Catalog, Runs, Ticks, Protocol):
+class Services(Protocol):
+    """Streams that run without end, each held by one worker at a time."""
+
+    def hold_service(self, service: str, owner: str, *, lease: float, now: datetime) -> int | None:
+        """Take a service that nobody holds, or extend the lease of one that ``owner`` holds; return its fence.
+
+        None if another owner's lease is not over. An owner whose lease is over goes on with the fence it had
+        if nobody took the service in between. ``lease`` is in seconds from now by the database's clock.
+        """
+        ...
+
+    def note_service(self, service: str, fence: int, said: ServiceNote, now: datetime) -> bool:
+        """Say what becomes of a service; return False, and change nothing, if it was taken by another."""
+        ...
+
+    def release_service(self, service: str, fence: int) -> bool:
+        """Give a service back before its lease is over; return False if it was taken by another."""
+        ...
+
+    def ask_service(self, service: str) -> bool:
+        """Ask that a service be started anew; return False if nobody ever held one of this name."""
+        ...
+
+    def services(self) -> tuple[ServiceState, ...]:
+        """Return the services that anybody ever held, by name."""
+        ...
+
+
+class Store(Catalog, Runs, Ticks, Services, Protocol):
     """All of them, over one database, so that publishing and finishing a step are one transaction."""
 
     def close(self) -> None:

@@ -48,7 +48,7 @@ class Schema:
         return self.revisions[-1]
 
 
-CURRENT = Schema(tables.metadata, ("0001", "0002", "0003"), Path(__file__).parent / "migrations")
+CURRENT = Schema(tables.metadata, ("0001", "0002", "0003", "0004"), Path(__file__).parent / "migrations")
 
 
 class PostMigration(msgspec.Struct, frozen=True):

@@ -9,12 +9,15 @@ from sidestage.store.sql_database import Database
 from sidestage.store.sql_events import SqlEvents
 from sidestage.store.sql_moves import SqlMoves
 from sidestage.store.sql_runs import SqlRuns
+from sidestage.store.sql_services import SqlServices
 from sidestage.store.sql_settle import SqlSettle
 from sidestage.store.sql_ticks import SqlTicks
 from sidestage.store.sql_workers import SqlWorkers
 
 
-class SqlStore(SqlCatalog, SqlMoves, SqlRuns, SqlClaims, SqlWorkers, SqlSettle, SqlEvents, SqlTicks):
+class SqlStore(
+    SqlCatalog, SqlMoves, SqlRuns, SqlClaims, SqlWorkers, SqlSettle, SqlEvents, SqlTicks, SqlServices
+):
     """The catalog and the record of runs in one database.
 
     Usable from several threads, and from several processes that each open their own. Every method raises

@@ -229,6 +229,23 @@ tick = Table(
     sqlite_with_rowid=False,
 )
 
+# Streams that workers keep running. ``due`` is the end of the lease by the database's clock.
+service = Table(
+    "service",
+    metadata,
+    Column("name", Word, primary_key=True),
+    Column("owner", Text, nullable=True),
+    Column("fence", Integer, nullable=False),
+    Column("due", Double, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("restarts", Integer, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("since", Moment, nullable=False),
+    Column("asked", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 pointer = Table(
     "pointer",
     metadata,

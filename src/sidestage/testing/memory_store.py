@@ -7,6 +7,7 @@ from sidestage.testing.memory_catalog import MemoryCatalog
 from sidestage.testing.memory_claims import MemoryClaims
 from sidestage.testing.memory_moves import MemoryMoves
 from sidestage.testing.memory_runs import MemoryRuns
+from sidestage.testing.memory_services import MemoryServices
 from sidestage.testing.memory_settle import MemorySettle
 from sidestage.testing.memory_tables import Tables
 from sidestage.testing.memory_ticks import MemoryTicks
@@ -32,7 +33,9 @@ class MemoryEar:
         """Stop listening."""
 
 
-class MemoryStore(MemoryCatalog, MemoryMoves, MemoryRuns, MemoryClaims, MemorySettle, MemoryTicks):
+class MemoryStore(
+    MemoryCatalog, MemoryMoves, MemoryRuns, MemoryClaims, MemorySettle, MemoryTicks, MemoryServices
+):
     """The catalog and the record of runs, kept only while the process lives. A ``Store``.
 
     Usable from several threads. Each call is atomic: one that raises has changed nothing.

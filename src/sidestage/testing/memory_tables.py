@@ -26,6 +26,7 @@ from sidestage.store.records import (
     TriggerState,
     Worker,
 )
+from sidestage.store.service_records import ServiceState
 
 
 @dataclass(slots=True, eq=False)
@@ -103,6 +104,14 @@ class WorkerRow:
     due: float
 
 
+@dataclass(slots=True)
+class ServiceRow:
+    """A service as it was held and noted last, and when its lease is over."""
+
+    state: ServiceState
+    due: float
+
+
 class Tables:
     """All rows of one database, behind one lock: a call holds ``turn`` from its first look to its last write.
 
@@ -126,6 +135,7 @@ class Tables:
         self.triggers: dict[str, TriggerState] = {}
         self.triggers_gone: dict[str, datetime] = {}
         self.ticks: dict[str, list[Tick]] = {}
+        self.services: dict[str, ServiceRow] = {}
         self.workers: dict[str, WorkerRow] = {}
         self.claimable: list[int] = []
         self.pooled: list[int] = []
