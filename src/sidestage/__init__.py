@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sidestage.errors import SidestageError as SidestageError
     from sidestage.pipeline.pipeline import Pipeline as Pipeline
     from sidestage.pipeline.playbook import Playbook as Playbook
+    from sidestage.pipeline.service import ServiceContext as ServiceContext
     from sidestage.pipeline.terms import Terms as Terms
     from sidestage.pipeline.trigger import Cron as Cron
     from sidestage.pipeline.trigger import Every as Every
@@ -57,6 +58,7 @@ _HOMES = {
     "Project": "sidestage.project.project",
     "Retry": "sidestage.policy.retry",
     "Selection": "sidestage.plan.world",
+    "ServiceContext": "sidestage.pipeline.service",
     "SidestageError": "sidestage.errors",
     "Single": "sidestage.data.keyed",
     "Static": "sidestage.data.keyed",

@@ -6,7 +6,15 @@ from rich.table import Table
 
 from sidestage.cli.console import console, escape
 from sidestage.cli.options import json_option, print_json, project_option, shared
-from sidestage.observe.status import RunDetails, RunStatus, Status, TriggerStatus, read_run, read_status
+from sidestage.observe.status import (
+    RunDetails,
+    RunStatus,
+    ServiceStatus,
+    Status,
+    TriggerStatus,
+    read_run,
+    read_status,
+)
 from sidestage.project.project import Project
 from sidestage.store.records import Run, Worker
 
@@ -46,6 +54,8 @@ def _show(status: Status) -> None:
         _show_run(out, entry)
     for trigger in status.triggers:
         _show_trigger(out, trigger)
+    for service in status.services:
+        _show_service(out, service)
     for wait in status.waits:
         more = f" and {wait.steps - 1} more" if wait.steps > 1 else ""
         out.print(f"run {wait.run}: {escape(wait.first)}{more} {escape(wait.why)}", soft_wrap=True)
@@ -65,6 +75,20 @@ def _show_trigger(out: Console, shown: TriggerStatus) -> None:
     elif shown.next is not None:
         said.append(f", next {shown.next:%Y-%m-%d %H:%M:%S}")
     out.print(escape("".join(said).rstrip()), style="red" if shown.late else None, soft_wrap=True)
+
+
+def _show_service(out: Console, shown: ServiceStatus) -> None:
+    said = [f"service {shown.service} {shown.state} since {shown.since:%Y-%m-%d %H:%M:%S}"]
+    if shown.owner is not None:
+        said.append(f"held by {shown.owner}")
+    if shown.restarts:
+        said.append(f"{shown.restarts} restart{'' if shown.restarts == 1 else 's'}")
+    if shown.url:
+        said.append(shown.url)
+    red = "red" if shown.state in ("failed", "lost") else None
+    out.print(escape(", ".join(said) + (f". {shown.note}" if shown.note else "")), style=red, soft_wrap=True)
+    if shown.state == "failed":
+        out.print(f"  next: sidestage stream restart {escape(shown.service)}", style="dim")
 
 
 def _show_worker(out: Console, worker: Worker) -> None:

@@ -5,6 +5,7 @@ from importlib import import_module
 import click
 
 COMMANDS = {
+    "restart": "Start a service anew that a worker keeps running.",
     "run": "Run a stream until it ends, or a signal drains it.",
     "top": "Show the stages of a stream that runs, live.",
 }
@@ -30,4 +31,4 @@ class _Commands(click.Group):
 
 @click.group("stream", cls=_Commands)
 def command() -> None:
-    """Run streams, and look at them. They need no project."""
+    """Run streams, and look at them. Only services need a project."""

@@ -43,20 +43,33 @@ class _Log:
 @click.option("--queue", "queues", multiple=True, metavar="NAME", help="Serve this queue only (repeatable).")
 @click.option("--until-idle", is_flag=True, help="End when no run is open any more, nor due.")
 @click.option("--no-triggers", is_flag=True, help="Leave it to others to begin runs that are due.")
+@click.option("--no-services", is_flag=True, help="Leave it to others to keep services running.")
 @click.option("--quiet", is_flag=True, help="Say only what needs attention.")
 @shared(project_option)
 def command(
-    slots: int | None, queues: tuple[str, ...], until_idle: bool, no_triggers: bool, quiet: bool, start: str
+    slots: int | None,
+    queues: tuple[str, ...],
+    until_idle: bool,
+    no_triggers: bool,
+    no_services: bool,
+    quiet: bool,
+    start: str,
 ) -> int:
-    """Execute steps of all open runs, and begin the runs that triggers make due, until told to stop.
+    """Execute steps of open runs, begin runs that are due, and keep services running, until told to stop.
 
     Start one on every host that is to help; they share the project's store. SIGTERM or Ctrl-C drains: what
-    runs is finished, nothing new is begun. A second one stops what runs and gives it back.
+    runs is finished, nothing new is begun, services are drained. A second one stops what runs and gives it
+    back. With --until-idle no services are kept.
     """
     log = _Log(quiet=quiet)
     with Project.open(start, listener=log) as project:
         tally = project.work(
-            slots=slots, queues=queues, until_idle=until_idle, triggers=not no_triggers, say=log.say
+            slots=slots,
+            queues=queues,
+            until_idle=until_idle,
+            triggers=not no_triggers,
+            services=not no_services,
+            say=log.say,
         )
     if not quiet:
         console(stderr=True).print(f"Worker ends: {tally.published} published, {tally.reused} reused.")

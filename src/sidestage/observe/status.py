@@ -15,6 +15,7 @@ from sidestage.policy.pool import Pool
 from sidestage.runtime.logs import attempt_log
 from sidestage.store.contract import PointerKey, Store
 from sidestage.store.records import Attempt, Environment, Run, Step, Tick, TriggerState, Worker
+from sidestage.store.service_records import ServiceState
 
 _PRODUCTION = "production"
 _LATE_AFTER = timedelta(seconds=5)
@@ -86,8 +87,23 @@ class TriggerStatus(msgspec.Struct, frozen=True):
     why: str = ""
 
 
+class ServiceStatus(msgspec.Struct, frozen=True):
+    """A service: its state since when, who keeps it, how often it was started again, what is said of it.
+
+    ``state`` is "lost" while nobody holds it although nobody gave it back. ``url``: where its metrics are.
+    """
+
+    service: str
+    state: str
+    owner: str | None
+    since: datetime
+    restarts: int
+    note: str
+    url: str
+
+
 class Status(msgspec.Struct, frozen=True):
-    """Environments, how many pointers each owns, the newest runs, workers, what steps wait for, triggers."""
+    """Environments, how many pointers each owns, newest runs, workers, waits, triggers, services."""
 
     environments: tuple[Environment, ...]
     own_pointers: dict[str, int]
@@ -95,6 +111,7 @@ class Status(msgspec.Struct, frozen=True):
     workers: tuple[Worker, ...] = ()
     waits: tuple[Wait, ...] = ()
     triggers: tuple[TriggerStatus, ...] = ()
+    services: tuple[ServiceStatus, ...] = ()
 
 
 def read_status(
@@ -111,6 +128,21 @@ def read_status(
         workers=store.workers(),
         waits=() if now is None else read_waits(store, pools, now),
         triggers=() if now is None else read_triggers(store, now),
+        services=tuple(_service_status(state) for state in store.services()),
+    )
+
+
+def _service_status(state: ServiceState) -> ServiceStatus:
+    said = state.said
+    is_lost = state.owner is None and said.state not in ("waiting", "stopped", "ended", "failed")
+    return ServiceStatus(
+        service=state.service,
+        state="lost" if is_lost else said.state,
+        owner=state.owner,
+        since=state.since,
+        restarts=said.restarts,
+        note=said.note,
+        url="" if is_lost else said.url,
     )
 
 

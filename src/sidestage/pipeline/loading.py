@@ -22,9 +22,10 @@ from sidestage.data.timeline import Timeline
 from sidestage.errors import ConfigurationError, DefinitionError, SidestageError
 from sidestage.pipeline.fingerprint import CodeIndex, lock_digest
 from sidestage.pipeline.graph import Graph
-from sidestage.pipeline.manifest import DatasetSpec, Manifest, PipelineSpec, ReadSpec, TaskSpec
+from sidestage.pipeline.manifest import DatasetSpec, Manifest, PipelineSpec, ReadSpec, ServiceSpec, TaskSpec
 from sidestage.pipeline.pipeline import Pipeline
 from sidestage.pipeline.projectfile import FILE_NAME, ProjectFile
+from sidestage.pipeline.service import Service
 from sidestage.pipeline.task import Task
 from sidestage.pipeline.terms import VENV, requirements_of
 from sidestage.policy.limits import Limits
@@ -62,6 +63,9 @@ def describe(graph: Graph, root: Path, file: ProjectFile) -> Manifest:
                 description=pipeline.description,
                 playbook=() if pipeline.playbook is None else pipeline.playbook.failures,
                 trigger=pipeline.trigger,
+                services=tuple(
+                    _service_spec(pipeline, service, root, index) for service in pipeline.services.values()
+                ),
             )
             for pipeline in graph.pipelines
         ),
@@ -154,6 +158,17 @@ def _task_spec(graph: Graph, pipeline: Pipeline, task: Task, root: Path, index: 
         queue=terms.queue or "default",
         pool=terms.pool,
         slots=terms.slots or 1,
+    )
+
+
+def _service_spec(pipeline: Pipeline, service: Service, root: Path, index: CodeIndex) -> ServiceSpec:
+    # Not its terms: how often it is restarted does not change what it writes.
+    return ServiceSpec(
+        id=f"{pipeline.name}.{service.name}",
+        fingerprint=index.of_function(service.function, "service"),
+        location=_relative(str(service.location), root),
+        terms=service.terms,
+        queue=pipeline.terms.queue or "default",
     )
 
 

@@ -10,6 +10,7 @@ from sidestage.data.keyed import AnyPartitions
 from sidestage.data.mapping import AnyMapping
 from sidestage.errors import NotFound
 from sidestage.pipeline.playbook import KnownFailure
+from sidestage.pipeline.service import ServiceTerms
 from sidestage.pipeline.trigger import AnyTrigger
 from sidestage.policy.limits import Limits
 from sidestage.policy.retry import Retry
@@ -57,6 +58,19 @@ class TaskSpec(msgspec.Struct, frozen=True):
     slots: int = 1
 
 
+class ServiceSpec(msgspec.Struct, frozen=True):
+    """A service as declared. ``id`` is ``pipeline.name``; ``fingerprint`` stands for all code it runs.
+
+    Only workers that serve ``queue`` run it.
+    """
+
+    id: str
+    fingerprint: str
+    location: str
+    terms: ServiceTerms
+    queue: str = "default"
+
+
 class PipelineSpec(msgspec.Struct, frozen=True):
     """A pipeline as declared."""
 
@@ -65,6 +79,7 @@ class PipelineSpec(msgspec.Struct, frozen=True):
     description: str
     playbook: tuple[KnownFailure, ...]
     trigger: AnyTrigger | None = None
+    services: tuple[ServiceSpec, ...] = ()
 
 
 class Manifest(msgspec.Struct, frozen=True, dict=True):

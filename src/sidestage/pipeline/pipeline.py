@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from sidestage.data.dataset import Dataset
 from sidestage.data.names import check_pipeline_name
 from sidestage.errors import DefinitionError
 from sidestage.pipeline.playbook import Playbook
+from sidestage.pipeline.service import Service, ServiceTerms
 from sidestage.pipeline.task import Location, Reads, Task, read_query
 from sidestage.pipeline.terms import Terms
 from sidestage.pipeline.trigger import AnyTrigger
+from sidestage.policy.restart import Restart
 from sidestage.policy.retry import Retry
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -49,6 +51,7 @@ class Pipeline:
         self.terms = Terms() if terms is None else terms
         self.trigger = trigger
         self.tasks: dict[str, Task] = {}
+        self.services: dict[str, Service] = {}
 
     def task(
         self,
@@ -111,15 +114,43 @@ class Pipeline:
             )
         )
 
+    def service(
+        self,
+        name: str | None = None,
+        *,
+        restart: Restart | None = None,
+        fail: Literal["fast", "soft"] = "soft",
+        grace: float | None = None,
+        port: int = 0,
+    ) -> Callable[[Function], Function]:
+        """Declare the decorated function as a service; the function itself stays as it is.
+
+        It takes nothing, or its ``ServiceContext``, and returns a ``Flow`` that workers keep running, one of
+        them at a time; see ``ServiceTerms`` for the rest. Raises DefinitionError.
+        """
+        terms = ServiceTerms(restart or Restart(), fail, grace, port)
+
+        def declare(function: Function) -> Function:
+            service = Service(name or function.__name__, function, terms)
+            self._require_new(service)
+            self.services[service.name] = service
+            return function
+
+        return declare
+
     def _add(self, task: Task) -> None:
-        other = self.tasks.get(task.name)
+        self._require_new(task)
+        self.tasks[task.name] = task
+
+    def _require_new(self, declared: Task | Service) -> None:
+        other = self.tasks.get(declared.name) or self.services.get(declared.name)
         if other is not None:
+            kind = "task" if isinstance(other, Task) else "service"
             raise DefinitionError(
-                f"{task.location}: pipeline {self.name!r} has a task {task.name!r} already, "
+                f"{declared.location}: pipeline {self.name!r} has a {kind} {declared.name!r} already, "
                 f"declared at {other.location}.",
                 hint="Give one of them another name.",
             )
-        self.tasks[task.name] = task
 
     def __repr__(self) -> str:
         return f"Pipeline({self.name!r}, {len(self.tasks)} tasks)"

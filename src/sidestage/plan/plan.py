@@ -75,7 +75,8 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
     """What must run in an environment, and why. Printing it changes nothing; running it needs its world.
 
     ``code`` maps each task of the pipeline to the fingerprint that the plan was made for; ``current`` counts
-    partitions that are up to date and need no step.
+    partitions that are up to date and need no step. ``services`` maps each service to its fingerprint: its
+    code is released together with that of the tasks.
     """
 
     pipeline: str
@@ -88,6 +89,7 @@ class Plan(msgspec.Struct, frozen=True, dict=True):
     unreleased: tuple[Unreleased, ...] = ()
     withdrawals: tuple[Withdrawal, ...] = ()
     current: int = 0
+    services: dict[str, str] = {}
 
     @cached_property
     def step_of(self) -> dict[tuple[str, str], PlannedStep]:

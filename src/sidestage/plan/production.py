@@ -4,7 +4,7 @@ from sidestage.data.partition import Partition
 from sidestage.pipeline.manifest import TaskSpec
 from sidestage.plan.inputs import made_here, resolve_inputs, same_inputs, step_id
 from sidestage.plan.plan import Blocked, Plan, PlannedStep, Reason, StepInput, Unreleased
-from sidestage.plan.select import PartitionChoice, selected_pipeline, selected_tasks
+from sidestage.plan.select import PartitionChoice, selected_pipeline, selected_tasks, services_of
 from sidestage.plan.world import Selection, World
 
 
@@ -36,8 +36,9 @@ def plan_production(world: World, selection: Selection) -> Plan:
                 current += 1
                 continue
             planned[task.writes, partition.key] = _step(world, task, partition, inputs, reason)
+    pipeline = selected_pipeline(world.manifest, selection)
     return Plan(
-        pipeline=selected_pipeline(world.manifest, selection),
+        pipeline=pipeline,
         environment=world.environment,
         base=None,
         code_name=world.code_name,
@@ -46,6 +47,7 @@ def plan_production(world: World, selection: Selection) -> Plan:
         blocked=tuple(blocked),
         unreleased=_unreleased(world, tasks),
         current=current,
+        services=services_of(world.manifest, pipeline),
     )
 
 

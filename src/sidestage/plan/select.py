@@ -35,6 +35,11 @@ def selected_tasks(manifest: Manifest, selection: Selection) -> tuple[TaskSpec, 
     return tuple(task for task in of_pipeline if not selection.tasks or task.name in selection.tasks)
 
 
+def services_of(manifest: Manifest, pipeline: str) -> dict[str, str]:
+    """Return the fingerprint of each service of a pipeline."""
+    return {service.id: service.fingerprint for service in manifest.pipeline(pipeline).services}
+
+
 class PartitionChoice:
     """The partitions that an expression selects, in every set that it says something about.
 

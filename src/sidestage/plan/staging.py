@@ -7,7 +7,7 @@ from sidestage.data.version import Version
 from sidestage.pipeline.manifest import TaskSpec
 from sidestage.plan.inputs import made_here, may_be_same, resolve_inputs, same_inputs, step_id
 from sidestage.plan.plan import Blocked, Plan, PlannedStep, Reason, StepInput, Withdrawal
-from sidestage.plan.select import PartitionChoice, selected_pipeline, selected_tasks
+from sidestage.plan.select import PartitionChoice, selected_pipeline, selected_tasks, services_of
 from sidestage.plan.world import Selection, World
 from sidestage.store.contract import PointerKey
 
@@ -140,8 +140,9 @@ def plan_staging(world: World, selection: Selection) -> Plan:
             place = (task.writes, partition.key)
             if task.writes not in known or place in world.base or place in world.own:
                 staging.consider(task, partition)
+    pipeline = selected_pipeline(world.manifest, selection)
     return Plan(
-        pipeline=selected_pipeline(world.manifest, selection),
+        pipeline=pipeline,
         environment=world.environment,
         base=world.base_name,
         code_name=world.code_name,
@@ -150,4 +151,5 @@ def plan_staging(world: World, selection: Selection) -> Plan:
         blocked=tuple(staging.blocked),
         withdrawals=tuple(staging.withdrawals),
         current=staging.current,
+        services=services_of(world.manifest, pipeline),
     )

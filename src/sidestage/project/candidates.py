@@ -52,7 +52,7 @@ class Candidates:
             candidate,
             base,
             found,
-            plan.code,
+            {**plan.code, **plan.services},
             self._store.released(base.name),
             by=self.by,
             reason=reason,

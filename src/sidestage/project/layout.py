@@ -49,6 +49,11 @@ class Layout(msgspec.Struct, frozen=True):
         return self.state / "reports"
 
     @property
+    def services(self) -> Path:
+        """What services keep on this host, one folder each: checkpoint, dead letters, log."""
+        return self.state / "services"
+
+    @property
     def locks(self) -> Path:
         """Locks of running pipelines, one file for each environment and pipeline."""
         return self.state / "locks"

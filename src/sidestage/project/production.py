@@ -37,9 +37,10 @@ def require_released(plan: Plan) -> None:
 
 
 def release_first_code(catalog: Catalog, clock: Clock, plan: Plan, by: str) -> None:
-    """Give production the code of those tasks that it has none for; what it was given stays."""
+    """Give production the code of those tasks and services that it has none for; what it was given stays."""
     released = catalog.released(PRODUCTION)
-    first = tuple(CodeChange(task, None, code) for task, code in plan.code.items() if task not in released)
+    code = {**plan.code, **plan.services}
+    first = tuple(CodeChange(name, None, made) for name, made in code.items() if name not in released)
     if first:
         move = NewMove(
             kind="promote",

@@ -227,9 +227,10 @@ class Project:
         queues: tuple[str, ...] = (),
         until_idle: bool = False,
         triggers: bool = True,
+        services: bool = True,
         say: Callable[[Said], None] = lambda _: None,
     ) -> Tally:
-        """Serve open runs, of these queues or of all, and begin those that are due; see ``Working.work``."""
+        """Serve open runs and services, and begin runs that are due; see ``Working.work``."""
         working = Working(
             self.store,
             self.layout,
@@ -240,6 +241,7 @@ class Project:
             queues,
             say,
             triggers,
+            services,
         )
         return working.work(until_idle=until_idle)
 
@@ -258,6 +260,12 @@ class Project:
         if not self.store.drain(worker):
             known = ", ".join(each.name for each in self.store.workers() if each.alive) or "none"
             raise NotFound(f"There is no worker {worker!r}.", hint=f"Known: {known}.")
+
+    def restart_service(self, service: str) -> None:
+        """Have the worker that holds a service, or takes it, start it anew. Raises NotFound."""
+        if not self.store.ask_service(service):
+            known = ", ".join(each.service for each in self.store.services()) or "none"
+            raise NotFound(f"No worker ever held a service {service!r}.", hint=f"Known: {known}.")
 
     def migrate(self, *, post: bool) -> tuple[str, ...]:
         """Return what an upgrade left to be done in the catalog; with ``post`` do it, and return that."""

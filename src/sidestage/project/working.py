@@ -18,6 +18,7 @@ from sidestage.pipeline.manifest import Manifest
 from sidestage.pipeline.projectfile import ProjectFile
 from sidestage.plan.plan import Plan
 from sidestage.project.execution import Execution, changed_tasks
+from sidestage.project.keeping import Keeping
 from sidestage.project.layout import Layout
 from sidestage.project.neighbours import Neighbours
 from sidestage.project.patience import WaitAlarm
@@ -51,7 +52,7 @@ class Working(msgspec.Struct, frozen=True):
     """A worker of a project: where state lies, whom it serves, who listens.
 
     ``queues`` empty: every queue. ``say`` hears what people should know. Without ``triggers`` it leaves it to
-    others to begin runs that are due.
+    others to begin runs that are due, without ``services`` to keep these running.
     """
 
     store: Store
@@ -63,6 +64,7 @@ class Working(msgspec.Struct, frozen=True):
     queues: tuple[str, ...]
     say: Callable[[Said], None]
     triggers: bool = True
+    services: bool = True
 
     def work(self, *, until_idle: bool = False) -> Tally:
         """Serve open runs until told to stop by SIGTERM or SIGINT, or with ``until_idle`` until none is open.
@@ -70,7 +72,8 @@ class Working(msgspec.Struct, frozen=True):
         Runs that are due are begun, also before it is idle; nobody waits for those that will be.
 
         The first signal drains: what runs is finished, nothing new is claimed. The second one stops what
-        runs, and gives it back.
+        runs, and gives it back. Services are drained and cancelled likewise; a worker that is to end by
+        itself keeps none.
         """
         tally = Tally()
         neighbours = Neighbours(self.store, self.clock)
@@ -92,8 +95,10 @@ class Working(msgspec.Struct, frozen=True):
             )
             watch = _Watch(neighbours, WaitAlarm(self.store, self.file, self.clock), self.say)
             told = _Told()
-            with told.by_signals(), self._ticking(crew) as ticking:
-                self._loop(dispatcher, watch, ticking, told, until_idle=until_idle)
+            keeps = self.services and not until_idle
+            with told.by_signals(), self._ticking(crew) as ticking, self._keeping(keeps=keeps) as keeping:
+                beside = _Beside(crew, ticking, keeping)
+                self._loop(dispatcher, watch, beside, told, until_idle=until_idle)
                 if told.twice:
                     crew.end()  # first, or another worker would begin what still runs here
                 else:
@@ -114,11 +119,31 @@ class Working(msgspec.Struct, frozen=True):
         finally:
             ticking.close()
 
+    @contextmanager
+    def _keeping(self, *, keeps: bool) -> Iterator[Keeping | None]:
+        """Yield what keeps services running, if this worker is to do that."""
+        if not keeps:
+            yield None
+            return
+        lease, queues = self.file.run.lease, self.queues
+        keeping = Keeping(
+            self.store,
+            self.layout,
+            self.clock,
+            lease,
+            queues,
+            lambda message, hint: self.say(Said(message, hint)),
+        )
+        try:
+            yield keeping
+        finally:
+            keeping.close(within=self.file.run.stop)
+
     def _loop(
         self,
         dispatcher: Dispatcher,
         watch: "_Watch",
-        ticking: Ticking | None,
+        beside: "_Beside",
         told: "_Told",
         *,
         until_idle: bool,
@@ -129,11 +154,10 @@ class Working(msgspec.Struct, frozen=True):
             try:
                 dispatcher.tick(_TICK_SECONDS if not told.once else _DRAINING_TICK_SECONDS)
                 watch.look(dispatcher)
-                if dispatcher.draining and not dispatcher.busy:
+                beside.look(draining=dispatcher.draining)
+                if dispatcher.draining and not dispatcher.busy and beside.is_over:
                     return
-                if ticking is not None and not dispatcher.draining:
-                    ticking.look()
-                if until_idle and not dispatcher.busy and self._is_idle(dispatcher.refused, ticking):
+                if until_idle and not dispatcher.busy and self._is_idle(dispatcher.refused, beside.ticking):
                     return
             except StoreError as error:
                 if not error.transient:
@@ -189,6 +213,29 @@ class Working(msgspec.Struct, frozen=True):
     def _worker(self) -> Worker:
         now = self.clock.now()
         return Worker(this_process(), self.queues, self.slots, draining=False, started_at=now, seen_at=now)
+
+
+class _Beside:
+    """What a worker does beside serving steps: it begins what is due, and keeps services running."""
+
+    def __init__(self, crew: Crew, ticking: Ticking | None, keeping: Keeping | None) -> None:
+        self.ticking = ticking
+        self._crew = crew
+        self._keeping = keeping
+
+    def look(self, *, draining: bool) -> None:
+        """See to it. Raises StoreError."""
+        if draining and self._keeping is not None:
+            self._keeping.drain()
+        if self.ticking is not None and not draining:
+            self.ticking.look()
+        if self._keeping is not None:
+            self._keeping.look(self._crew)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no service is held any more."""
+        return self._keeping is None or self._keeping.is_idle
 
 
 class _Opener:

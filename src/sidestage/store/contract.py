@@ -339,7 +339,7 @@ class Services(Protocol):
     """Streams that run without end, each held by one worker at a time."""
 
     def hold_service(self, service: str, owner: str, *, lease: float, now: datetime) -> int | None:
-        """Take a service that nobody holds, or extend the lease of one that ``owner`` holds; return its fence.
+        """Take a service that nobody holds, or extend the lease of ``owner``; return the fence.
 
         None if another owner's lease is not over. An owner whose lease is over goes on with the fence it had
         if nobody took the service in between. ``lease`` is in seconds from now by the database's clock.

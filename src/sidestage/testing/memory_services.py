@@ -12,7 +12,7 @@ class MemoryServices(MemoryPart):
     """Knows who keeps which service running."""
 
     def hold_service(self, service: str, owner: str, *, lease: float, now: datetime) -> int | None:
-        """Take a service that nobody holds, or extend the lease of one that ``owner`` holds; return its fence.
+        """Take a service that nobody holds, or extend the lease of ``owner``; return the fence.
 
         None if another owner's lease is not over.
         """
