@@ -15,7 +15,7 @@ from sidestage.errors import DefinitionError
 Kind = Literal[
     "table", "batch", "reader", "dataset", "polars", "lazy", "pandas", "duckdb", "path", "row", "dict"
 ]
-Holder = Literal["one", "list", "iterable", "iterator"]
+Holder = Literal["one", "list", "iterable", "iterator", "stream"]
 
 ACCEPTED_INPUTS = (
     "pyarrow.Table, pyarrow.RecordBatchReader, Iterator[pyarrow.RecordBatch], pyarrow.dataset.Dataset, "
@@ -24,7 +24,7 @@ ACCEPTED_INPUTS = (
 )
 ACCEPTED_OUTPUTS = (
     "a pyarrow Table, RecordBatch, RecordBatchReader or Dataset, a polars DataFrame or LazyFrame, a pandas "
-    "DataFrame, a duckdb relation, the Path of a Parquet file, or a list or generator of those or of "
+    "DataFrame, a duckdb relation, the Path of a Parquet file, or a list, generator or Stream of those or of "
     "rows (dataclass, TypedDict, msgspec.Struct or dict)"
 )
 
@@ -52,12 +52,14 @@ _INPUT_KINDS: dict[Holder, frozenset[Kind]] = {
     "list": frozenset({"batch", "path", "row", "dict"}),
     "iterable": frozenset({"batch", "row", "dict"}),
     "iterator": frozenset({"batch", "row", "dict"}),
+    "stream": frozenset(),
 }
 _OUTPUT_KINDS: dict[Holder, frozenset[Kind]] = {
     "one": _INPUT_KINDS["one"] | {"batch"},
     "list": frozenset({"table", "batch", "polars", "pandas", "path", "row", "dict"}),
     "iterable": frozenset({"table", "batch", "polars", "pandas", "path", "row", "dict"}),
     "iterator": frozenset({"table", "batch", "polars", "pandas", "path", "row", "dict"}),
+    "stream": frozenset({"table", "batch", "polars", "pandas", "path", "row", "dict"}),
 }
 
 
@@ -139,7 +141,8 @@ def _shape(annotation: object) -> Shape | None:
     annotation = _unwrapped(annotation)
     if annotation is Any or annotation is inspect.Parameter.empty:
         return Shape("table")
-    holder = _HOLDERS.get(typing.get_origin(annotation) or annotation)
+    origin = typing.get_origin(annotation) or annotation
+    holder = "stream" if _is_stream(origin) else _HOLDERS.get(origin)
     if holder is None:
         kind = _kind(annotation)
         return None if kind is None else Shape(kind, row=annotation)
@@ -147,6 +150,12 @@ def _shape(annotation: object) -> Shape | None:
     item = _unwrapped(arguments[0]) if arguments else dict
     kind = _kind(dict if item is Any else item)
     return None if kind is None else Shape(kind, holder, row=item)
+
+
+def _is_stream(cls: object) -> bool:
+    """Whether a class is that of streams, told by its name: a task without one should not load it."""
+    place = getattr(cls, "__module__", ""), getattr(cls, "__name__", "")
+    return place == ("sidestage.stream.stream", "Stream")
 
 
 def _kind(annotation: object) -> Kind | None:
