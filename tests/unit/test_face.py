@@ -27,6 +27,7 @@ NAMES = [
     "Project",
     "Retry",
     "Selection",
+    "ServiceContext",
     "SidestageError",
     "Single",
     "Static",
