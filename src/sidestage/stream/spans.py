@@ -6,7 +6,9 @@ before. Spans are made when a stage is done, from times that are taken anyway.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sidestage.about import VERSION
@@ -46,10 +48,13 @@ class Spans:
 
     def begin(self, source: str, chunk: Chunk, incoming: Incoming | None) -> None:
         """Begin the trace of a chunk that was just read, if it is among those to be traced."""
-        ticket = chunk.tickets[0]
         trace = chunk.trace_of(0)
-        if trace is None or not is_sampled(trace, self._share):
-            return
+        if trace is not None and is_sampled(trace, self._share):
+            with suppress(Exception):  # of whoever takes the spans: a trace is never worth an item
+                self._begin(source, chunk, trace, incoming)
+
+    def _begin(self, source: str, chunk: Chunk, trace: str, incoming: Incoming | None) -> None:
+        ticket = chunk.tickets[0]
         attributes: dict[str, Any] = {
             "sidestage.source": source,
             "sidestage.part": ticket.part,
@@ -64,7 +69,7 @@ class Spans:
             links=self._links(chunk, incoming),
             start_time=self.nanoseconds(),
         )
-        ticket.settled = root.end
+        ticket.settled = partial(_end, root)
         chunk.trail = Trail(self, root, root.get_span_context())
 
     def nanoseconds(self) -> int:
@@ -140,15 +145,17 @@ class Trail:
 
     def stage(self, name: str, items: int, seconds: float) -> "Trail":
         """Note that a stage is done; return how the trace goes on."""
-        return Trail(self._spans, self._root, self._spans.stage(name, self, items, seconds), key=self.key)
+        try:
+            context = self._spans.stage(name, self, items, seconds)
+        except Exception:  # noqa: BLE001 - of whoever takes the spans
+            return self
+        return Trail(self._spans, self._root, context, key=self.key)
 
     def failed(self, stage: str, trace: str | None, failure: str) -> None:
         """Note that a stage failed on an item, by the item's own trace id."""
-        self._root.add_event(
-            "failed",
-            {"sidestage.stage": stage, "sidestage.trace": trace or "", "sidestage.failure_class": failure},
-            self._spans.nanoseconds(),
-        )
+        said = {"sidestage.stage": stage, "sidestage.trace": trace or "", "sidestage.failure_class": failure}
+        with suppress(Exception):
+            self._root.add_event("failed", said, self._spans.nanoseconds())
 
     def keyed(self, key: str | None) -> "Trail":
         """Return how the trace goes on with items of one key."""
@@ -158,6 +165,11 @@ class Trail:
         """Return how it goes on where chunks of several traces were put together."""
         contexts = tuple(other.context for other in others)
         return Trail(self._spans, self._root, self.context, key=None, others=contexts)
+
+
+def _end(span: "Span") -> None:
+    with suppress(Exception):
+        span.end()
 
 
 def together(trails: list[Trail]) -> Trail | None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry import trace as otel
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tests.unit.stream.places import Kept, Parts
@@ -356,3 +356,24 @@ def test_a_trace_goes_on_with_the_first_item_where_each_goes_alone(spans: InMemo
     found = by_name(spans)
     assert [dict(span.attributes or {})["sidestage.items"] for span in found["slowly"]] == [1]
     assert parent(found["kept"][0]) == identity(found["slowly"][0])
+
+
+@pytest.mark.parametrize("where", ["on_start", "on_end"])
+def test_whoever_takes_spans_and_fails_costs_no_item(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(SpanProcessor):
+        called = 0
+
+        def fail(self, *_what: object) -> None:
+            Broken.called += 1
+            raise RuntimeError("the collector is broken")
+
+    setattr(Broken, where, Broken.fail)
+    provider = TracerProvider()
+    provider.add_span_processor(Broken())
+    monkeypatch.setattr(otel, "get_tracer", provider.get_tracer)
+    out = Kept()
+    ended = Stream(range(5)).map(slowly).batch(2).to(out).run(settings=ALL)
+    provider.shutdown()
+    assert ended.complete
+    assert out.items == [[1, 2], [3, 4], [5]]
+    assert Broken.called
