@@ -363,7 +363,7 @@ def test_whoever_takes_spans_and_fails_costs_no_item(where: str, monkeypatch: py
     class Broken(SpanProcessor):
         called = 0
 
-        def fail(self, *_what: object) -> None:
+        def fail(self, *_what: object, **_more: object) -> None:
             Broken.called += 1
             raise RuntimeError("the collector is broken")
 
