@@ -202,9 +202,4 @@ def _group(
 
 def _most_items(layout: Layout, settings: Settings) -> int:
     """Return how many items are under way at most, beside what batches and windows hold."""
-    inlets = sum(
-        segment.threads if segment.keyed is not None else 1
-        for segment in layout.segments
-        if not isinstance(segment.head, SourceNode)
-    )
-    return inlets * settings.first_buffer + settings.chunk * sum(each.threads for each in layout.segments)
+    return sum(settings.first_buffer * each.rooms + settings.chunk * each.hands for each in layout.segments)

@@ -14,9 +14,7 @@ from sidestage.stream.spill import Spill
 def explained(layout: Layout, settings: Settings) -> str:
     """Return one line for each group of stages that share workers, with what leads to it."""
     most = sum(
-        (settings.first_buffer if not isinstance(segment.head, SourceNode) else 0) * _inlets(segment)
-        + settings.chunk * (min(segment.workers, segment.lines) or segment.threads)
-        for segment in layout.segments
+        settings.first_buffer * segment.rooms + settings.chunk * segment.hands for segment in layout.segments
     )
     most += sum(
         node.held * layout.segment_of[node].threads
@@ -44,7 +42,7 @@ def _line(layout: Layout, segment: Segment, settings: Settings) -> str:
     if segment.lines:
         waits = f"{segment.lines} lines, {_room(settings, segment.threads)}"
     else:
-        waits = (f"{_inlets(segment)} x " if _inlets(segment) > 1 else "") + _room(settings)
+        waits = (f"{segment.rooms} x " if segment.rooms > 1 else "") + _room(settings)
     return f"{before} --[{waits}]--> {stages}  ({_who(segment)})"
 
 
@@ -112,7 +110,3 @@ def _order(segment: Segment) -> str:
 
 def _room(settings: Settings, times: int = 1) -> str:
     return f"{settings.first_buffer * times:,} items{' at first' if settings.buffer == 'auto' else ''}"
-
-
-def _inlets(segment: Segment) -> int:
-    return segment.threads if segment.keyed is not None else 1

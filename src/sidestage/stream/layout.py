@@ -50,6 +50,21 @@ class Segment:
         """How many threads take chunks for it."""
         return 1 if self.is_async else self.workers
 
+    @property
+    def rooms(self) -> int:
+        """How many times there is room before it for as many items as the settings say: twice with lines.
+
+        Keys that are given lines of their own have as much room again, all together.
+        """
+        if isinstance(self.head, SourceNode):
+            return 0
+        return self.threads * (2 if self.lines else 1) if self.keyed is not None else 1
+
+    @property
+    def hands(self) -> int:
+        """How many chunks are at work at most; coroutines without keys count by items."""
+        return self.workers if self.lines else self.threads
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -81,5 +81,5 @@ def test_a_description_is_drawn_without_being_run() -> None:
         "by_key --[400 lines, 8,000 items]--> enrich  (4 threads, in order by key)",
         "enrich --[400 lines, 2,000 items]--> soon  (1 thread, up to 100 at once, in order by key)",
         "soon --[2,000 items]--> batch [1,000 within 5 s] + > kept  (1 thread)",
-        "7 threads; at most 22,600 items under way, and what batches and windows hold",
+        "7 threads; at most 32,600 items under way, and what batches and windows hold",
     ]

@@ -144,14 +144,14 @@ def test_an_estimate_says_who_saturates_and_how_many_workers_are_enough() -> Non
     assert [each.rate for each in store.stages] == [8000, 80]
     assert store.busy == pytest.approx(0.808)
     assert (needs.saturates, needs.most_rate) == ("enrich", pytest.approx(4000))
-    assert (needs.items, needs.memory) == (5 * 400 + 6 * 100, 2600 * 500)
+    assert (needs.items, needs.memory) == (9 * 400 + 6 * 100, 4200 * 500)
     assert (needs.cores, needs.threads_cores) == (None, None)
     text = str(needs)
     assert text.startswith("At 8,000 items/s:\n")
     assert "enrich saturates first, at 4,000 items/s." in text
-    assert "At most 2,600 items are under way: about 1.3 MB." in text
-    assert needs.items == 2600  # as explain() says
-    assert "at most 2,600 items" in flow_of_logs().explain(Settings(chunk=100, buffer=400))
+    assert "At most 4,200 items are under way: about 2.1 MB." in text
+    assert needs.items == 4200  # as explain() says
+    assert "at most 4,200 items" in flow_of_logs().explain(Settings(chunk=100, buffer=400))
 
 
 def test_an_estimate_goes_by_what_was_measured_unless_something_else_is_declared() -> None:
