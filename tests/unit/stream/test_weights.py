@@ -1,5 +1,6 @@
 """How many bytes items take: exactly where that is cheap, by a few of them elsewhere."""
 
+import gc
 import sys
 import tracemalloc
 from collections import deque
@@ -80,14 +81,21 @@ def test_arrays_weigh_what_they_hold() -> None:
     ],
 )
 def test_estimates_are_near_what_python_takes(make: Callable[[int], Any]) -> None:
+    # What another thread of this process takes meanwhile counts, too: the least of several tries is ours.
+    items, used = min((made(make) for _ in range(5)), key=lambda found: found[1])
+    assert 0.7 < weigh(items) / used < 1.5
+
+
+def made(make: Callable[[int], Any]) -> tuple[list[Any], int]:
+    """Return some items, and the bytes that were taken while they were made."""
     make(0)
+    gc.collect()
     tracemalloc.start()
     try:
         items = [make(number) for number in range(5000)]
-        used = tracemalloc.get_traced_memory()[0]
+        return items, tracemalloc.get_traced_memory()[0]
     finally:
         tracemalloc.stop()
-    assert 0.7 < weigh(items) / used < 1.5
 
 
 def test_only_a_few_of_many_are_looked_into() -> None:
