@@ -85,14 +85,16 @@ class Barrier:
             return
         while self._asked.is_set():
             feed.flush()
-            self._note(self._paused.add, feed)
+            self._pause(feed)
             if self._halt.wait(_ROUND_SECONDS):
                 raise Stopped
         self._tell(feed)
 
     def leave(self, feed: Pausing) -> None:
         """Note that a source is over, and wait for the last checkpoint. Raises Stopped."""
-        self._note(self._left.add, feed)
+        with self._changed:
+            self._left.add(feed)
+            self._changed.notify()
         while not self._over.wait(_LOOK_SECONDS):
             if self._halt.is_set:
                 raise Stopped
@@ -110,15 +112,26 @@ class Barrier:
                     if self._halt.is_set or drained.wait(_ROUND_SECONDS):
                         break
             finally:
-                with self._changed:
-                    self._paused.clear()  # each adds itself again in the next round
-                self._asked.clear()
+                self._release()
         while len(self._left) < self._sources:
             if self._halt.wait(_ROUND_SECONDS):
                 return
         if not self._keep(last=True):
             raise RuntimeError("Something was never settled, so the last checkpoint could not be taken.")
         self._over.set()
+
+    def _pause(self, feed: Pausing) -> None:
+        """Note that a source waits, unless the round ended while it was at the end of its work."""
+        with self._changed:
+            if self._asked.is_set():
+                self._paused.add(feed)
+                self._changed.notify()
+
+    def _release(self) -> None:
+        """Let all sources go on; each pauses again in the next round."""
+        with self._changed:
+            self._paused.clear()
+            self._asked.clear()
 
     def _is_over_within(self, drained: threading.Event) -> bool:
         """Wait until the next checkpoint is due; return whether everything was over before."""
@@ -139,32 +152,23 @@ class Barrier:
         """Take a checkpoint if nothing is under way; return whether nothing was."""
         with self._changed:
             feeds = self._paused | self._left
-        reached: dict[Pausing, dict[str, Position]] = {}
 
         def is_quiet() -> bool:
-            if any(feed.unsettled for feed in feeds):
-                return False
-            reached.update({feed: feed.take_reached() for feed in feeds})
-            return True
+            return not any(feed.unsettled for feed in feeds)
 
-        states = self._windows.snapshot_if_quiet(is_quiet)
-        if states is None:
-            return False
-        if last or any(reached.values()) or states != self._keeper.progress.states:
-            self._sync()
-            self._keeper.save_all({feed.name: parts for feed, parts in reached.items()}, states)
-            with self._changed:
-                for feed, parts in reached.items():
-                    self._kept[feed] = {**self._kept.get(feed, {}), **parts}
-        return True
+        def save(states: dict[str, bytes]) -> None:
+            reached = {feed: feed.take_reached() for feed in feeds}
+            if last or any(reached.values()) or states != self._keeper.progress.states:
+                self._sync()
+                self._keeper.save_all({feed.name: parts for feed, parts in reached.items()}, states)
+                with self._changed:
+                    for feed, parts in reached.items():
+                        self._kept[feed] = {**self._kept.get(feed, {}), **parts}
+
+        return self._windows.keep_if_quiet(is_quiet, save)
 
     def _tell(self, feed: Pausing) -> None:
         with self._changed:
             kept = self._kept.pop(feed, None)
         if kept:
             feed.tell(kept)
-
-    def _note(self, change: Callable[[Pausing], None], feed: Pausing) -> None:
-        with self._changed:
-            change(feed)
-            self._changed.notify()

@@ -1,8 +1,10 @@
 """Which part of a source the times of a chunk belong to."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 
 from sidestage.stream.chunk import Chunk
+
+_ALL = "all"
 
 
 class ChunkParts:
@@ -17,14 +19,19 @@ class ChunkParts:
         self._seen: set[Hashable] = set()
         self._is_mixed = False
 
+    def go_on_with(self, parts: Collection[Hashable]) -> None:
+        """Go on with the names that were given before a checkpoint."""
+        self._is_mixed = _ALL in parts
+        self._seen = set(parts) - {_ALL}
+
     def name(self, chunk: Chunk) -> Hashable:
         """Return what the times of a chunk belong to."""
         parts = {(ticket.source, ticket.part) for ticket in chunk.tickets}
-        if not self._is_mixed and len(parts) > 1:
+        if not self._is_mixed and (len(parts) > 1 or any(ticket.is_several for ticket in chunk.tickets)):
             self._is_mixed = True
             for part in self._seen:
                 self._forget(part)
         if self._is_mixed:
-            return "all"
+            return _ALL
         self._seen |= parts
-        return next(iter(parts), "all")
+        return next(iter(parts), _ALL)

@@ -17,6 +17,9 @@ from sidestage.stream.contract import Refused, TransactionLost
 _SHOWN = 200
 """How many characters of an item an error shows."""
 
+_MOST_DEATHS = 2
+"""An item that has ended so many workers is not tried again."""
+
 FailMode = Literal["fast", "soft"]
 """fast: the first item that nothing else is said about ends the stream; soft: it becomes a dead letter."""
 
@@ -277,7 +280,7 @@ class Desk:
             else:
                 deaths += 1
                 self._survive(error)
-                if deaths > 1:
+                if deaths >= _MOST_DEATHS:
                     died = WorkerDied(f"its worker ended twice: {error!r}")
                     raise _GivenUpError(GivenUp(died, attempt))
             if chunk.is_revoked:
@@ -289,11 +292,20 @@ class Desk:
                 error = another
 
     def _succeeds(self, call: Callable[[list[Any]], Any], item: Any) -> bool:
-        try:
-            call([item])
-        except Exception:  # noqa: BLE001 - the decision about the whole is known already
-            return False
-        return True
+        for _ in range(_MOST_DEATHS):
+            try:
+                call([item])
+            except Refused:
+                return False
+            except PASS_ON:
+                raise
+            except Exception:  # noqa: BLE001 - the decision about the whole is known already
+                return False
+            except BaseException as death:  # noqa: BLE001 - a worker's, as in ``meet``
+                self._survive(death)
+            else:
+                return True
+        return False
 
 
 class GivenUp(NamedTuple):

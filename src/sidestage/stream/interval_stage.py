@@ -4,7 +4,7 @@ import threading
 from time import perf_counter
 
 from sidestage.clock import Clock
-from sidestage.stream.chunk import Chunk, Ledger
+from sidestage.stream.chunk import NOWHERE, Chunk, Ledger, nowhere
 from sidestage.stream.chunk_parts import ChunkParts
 from sidestage.stream.contract import Batch
 from sidestage.stream.failing import Desk, GivenUp
@@ -51,6 +51,7 @@ class IntervalOperator:
     def restore(self, snapshot: bytes) -> None:
         """Go on from a snapshot. Raises DataError."""
         self.state.restore(snapshot, Moment.of(self._clock))
+        self._parts.go_on_with(self.state.partitions)
 
     def push(self, chunk: Chunk) -> None:
         """Take in a chunk, and push on the pairs that it makes."""
@@ -95,7 +96,8 @@ class IntervalOperator:
     def _emit(self, outcome: JoinOutcome) -> None:
         if outcome.pairs:
             ticket = self.results.issue(Batch("results", 0, [], 0))
-            self._next.push(Chunk(list(outcome.pairs), (ticket,), self._clock.monotonic()))
+            origins = nowhere(len(outcome.pairs), (ticket,))
+            self._next.push(Chunk(list(outcome.pairs), (ticket,), self._clock.monotonic(), origins))
 
     def _set_aside(self, outcome: JoinOutcome, chunk: Chunk) -> None:
         if not outcome.aside or self._late is None:
@@ -110,4 +112,4 @@ def _origins(chunk: Chunk, places: list[int]) -> list[int] | None:
     """Return the origins of what came of the items at these places."""
     if len(chunk.tickets) != 1 or chunk.origins is None:
         return places if len(chunk.tickets) == 1 else None
-    return [chunk.origins[place] for place in places]
+    return [NOWHERE if place == NOWHERE else chunk.origins[place] for place in places]

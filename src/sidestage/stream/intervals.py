@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from sidestage.errors import DefinitionError, SidestageError
+from sidestage.stream.chunk import NOWHERE
 from sidestage.stream.event_times import seconds_of
 from sidestage.stream.shape_nodes import How
 from sidestage.stream.snapshots import seal, unseal
@@ -212,7 +213,7 @@ class _Side:
 class JoinOutcome(NamedTuple):
     """What a call led to: pairs, and by place in the chunk what was not joined, or could not be.
 
-    ``places`` are those of the items that led to each pair; 0 for what time led to.
+    ``places`` are those of the items that led to each pair; NOWHERE for what time led to.
     """
 
     pairs: list[tuple[Any, Any]]
@@ -270,6 +271,11 @@ class IntervalState:
         if self.plan.waiting.on_drain == "flush":
             self._release(math.inf, math.inf, outcome)
         return outcome
+
+    @property
+    def partitions(self) -> frozenset[Hashable]:
+        """The parts of sources that the watermarks know of."""
+        return frozenset(part for side in self._sides for part in side.marks.tops())
 
     def forget(self, part: Hashable) -> None:
         """Leave a part of a source out of the watermarks."""
@@ -373,4 +379,4 @@ class IntervalState:
         if self.plan.how == "left":
             alone = [(row.item, None) for row in gone if not row.is_joined]
             outcome.pairs.extend(alone)
-            outcome.places.extend([0] * len(alone))
+            outcome.places.extend([NOWHERE] * len(alone))

@@ -10,6 +10,7 @@ from sidestage.clock import Clock
 from sidestage.policy.rate import Bucket, Buckets
 from sidestage.stream.chunk import Chunk
 from sidestage.stream.failing import Desk, Halt, Stopped
+from sidestage.stream.frames import weight_of
 from sidestage.stream.metrics import Meter
 from sidestage.stream.operators import Onward, Step
 
@@ -241,5 +242,5 @@ def part_of(chunk: Chunk, indices: Sequence[int]) -> Chunk:
         origins = [labels[index] for index in indices]
     part = Chunk(items, chunk.tickets, chunk.born, origins)
     if chunk.weight:
-        part.weight = sum(map(len, items))
+        part.weight = weight_of(items)
     return part

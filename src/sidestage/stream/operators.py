@@ -240,6 +240,7 @@ class Copies:
             copied = Chunk(list(chunk.items), chunk.tickets, chunk.born, origins)
             copied.sequence = chunk.sequence
             copied.trail = chunk.trail
+            copied.weight = chunk.weight
             other.push(copied)
         self._first.push(chunk)
 

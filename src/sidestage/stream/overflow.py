@@ -93,7 +93,7 @@ def packed(chunk: Chunk, aside: Aside) -> bytes:
             gone.append(index)
     if gone:
         chunk.become(items, gone)
-    origins = None if chunk.origins is None else array("Q", chunk.origins)
+    origins = None if chunk.origins is None else array("q", chunk.origins)
     head = dumps((array("Q", map(len, bodies)), origins), 5)
     return b"".join((len(head).to_bytes(8, "little"), head, *bodies))
 

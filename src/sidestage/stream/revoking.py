@@ -20,6 +20,7 @@ from sidestage.events import Listener
 from sidestage.policy.news import News
 from sidestage.stream.chunk import NOWHERE, Chunk, Ticket
 from sidestage.stream.failing import Desk, shown
+from sidestage.stream.frames import weight_of
 from sidestage.stream.layout import Layout
 from sidestage.stream.metrics import Meter
 from sidestage.stream.nodes import (
@@ -248,7 +249,7 @@ class RevocableOperator(Onward):
                 continue
             origin = index if chunk.origins is None else chunk.origins[index]
             part = Chunk([item], (passage,), chunk.born, [origin] if single else None)
-            part.weight = len(item) if chunk.weight else 0
+            part.weight = weight_of([item]) if chunk.weight else 0
             alone.append(part)
         self._meter.took(len(chunk.items), perf_counter() - began)
         chunk.hold(len(alone))

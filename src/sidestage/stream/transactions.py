@@ -85,6 +85,13 @@ class Transactions:
 
 def transactions_of(layout: Layout) -> Transactions | None:
     """Return those of a stream, if one of its sinks has such. Raises DefinitionError where they cannot be."""
+    for node in layout.nodes:
+        if isinstance(node, WindowNode) and isinstance(node.beside, TransactionalSink):
+            raise DefinitionError(
+                f"{layout.names[node]!r} would write late items to {node.beside.name}, which keeps only"
+                " what is committed in transactions, and nobody would commit that.",
+                hint="Give beside= a sink without transactions, or write the stream late to(...) a sink.",
+            )
     found = [
         (node, node.sink)
         for node in layout.nodes

@@ -64,6 +64,7 @@ class WindowOperator:
     def restore(self, snapshot: bytes) -> None:
         """Go on from a snapshot. Raises DataError."""
         self.state.restore(snapshot, Moment.of(self._clock))
+        self._parts.go_on_with(self.state.partitions)
 
     def push(self, chunk: Chunk) -> None:
         """Count a chunk, and push on the windows that are over."""
@@ -197,21 +198,23 @@ class Windows:
         with self._lock:
             self._operators[name] = operator
 
-    def snapshot_if_quiet(self, is_quiet: Callable[[], bool]) -> dict[str, bytes] | None:
-        """Return the state of all windows, or None if anything is still under way.
+    def keep_if_quiet(self, is_quiet: Callable[[], bool], save: Callable[[dict[str, bytes]], None]) -> bool:
+        """Have the state of all windows saved unless anything is still under way; return whether it was.
 
-        ``is_quiet`` is asked while nothing can be counted or given out. Never waits: whoever counts may be
-        waiting for others.
+        Both are called while nothing can be counted or given out: a result that came after the state was
+        taken, and before it is saved, would be in the same transaction, and come again. Never waits: whoever
+        counts may be waiting for others.
         """
         with self._lock:
             operators = dict(self._operators)
         if operators.keys() != self.names:
-            return None
+            return False
         with ExitStack() as stack:
             for operator in operators.values():
                 if not operator.lock.acquire(blocking=False):
-                    return None
+                    return False
                 stack.callback(operator.lock.release)
             if any(operator.results.unsettled for operator in operators.values()) or not is_quiet():
-                return None
-            return {name: operator.state.snapshot() for name, operator in operators.items()}
+                return False
+            save({name: operator.state.snapshot() for name, operator in operators.items()})
+            return True

@@ -118,6 +118,11 @@ class WindowState:
         """Let a partition hold the watermark back from now on, though nothing came from it yet."""
         self._marks.watch(partition, now)
 
+    @property
+    def partitions(self) -> frozenset[Hashable]:
+        """The partitions that the watermark knows of."""
+        return frozenset(self._marks.tops())
+
     def forget(self, partition: Hashable) -> None:
         """Leave a partition out: it ended, or is read elsewhere. The next call goes on without it."""
         self._marks.forget(partition)

@@ -235,12 +235,12 @@ def test_results_on_their_way_are_under_way() -> None:
     windows.add("window 1 of 1", operator)
     ticket = Ledger().issue(Batch("a", 0, [], 3))
     operator.push(Chunk([(1, "e"), (2, "e")], (ticket,), 0.0))
-    assert windows.snapshot_if_quiet(lambda: False) is None
-    before = windows.snapshot_if_quiet(lambda: True)
-    assert before is not None
+    kept: list[dict[str, bytes]] = []
+    assert not windows.keep_if_quiet(lambda: False, kept.append)
+    assert windows.keep_if_quiet(lambda: True, kept.append)
     operator.finish()
-    assert windows.snapshot_if_quiet(lambda: True) is None
+    assert not windows.keep_if_quiet(lambda: True, kept.append)
     held[0].settle()
-    after = windows.snapshot_if_quiet(lambda: True)
-    assert after is not None
+    assert windows.keep_if_quiet(lambda: True, kept.append)
+    before, after = kept
     assert after != before
