@@ -1,6 +1,7 @@
 """Stages whose workers are processes, which die, hang, and are given what cannot be sent."""
 
 import ctypes
+import multiprocessing.process
 import os
 import signal
 import threading
@@ -203,3 +204,15 @@ def test_buffers_can_be_changed_there_and_here() -> None:
     (array,) = Stream([bytearray(1_000_000)]).map(changed, on="process")
     array[1] = 8
     assert array[:3] == b"\x07\x08\x00"
+
+
+def test_a_long_path_for_temporary_files_is_no_hindrance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the workers of a project: no socket can lie there."""
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    config = multiprocessing.process.current_process()._config
+    monkeypatch.delitem(config, "tempdir", raising=False)
+    assert list(Stream(range(3)).map(double, on="process")) == [0, 2, 4]

@@ -162,7 +162,6 @@ def _task_spec(graph: Graph, pipeline: Pipeline, task: Task, root: Path, index: 
 
 
 def _service_spec(pipeline: Pipeline, service: Service, root: Path, index: CodeIndex) -> ServiceSpec:
-    # Not its terms: how often it is restarted does not change what it writes.
     return ServiceSpec(
         id=f"{pipeline.name}.{service.name}",
         fingerprint=index.of_function(service.function, "service"),

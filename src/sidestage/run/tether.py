@@ -18,6 +18,9 @@ from sidestage.runtime.channel import Channel
 LOST = 75
 """Exit status of a process that was not told to go on."""
 
+_LOOK_SECONDS = 0.25
+"""The clock that waiting goes by stands still while the host sleeps: look at the other one now and then."""
+
 _DECODER: msgspec.json.Decoder[ToService] = msgspec.json.Decoder(ToService)
 
 
@@ -56,12 +59,15 @@ class Tether:
         while self._listen():
             pass
         self.is_lost = True
-        try:
-            self._lost()
-        finally:
-            left = self._word.over - self._uptime()
-            if not self._over.wait(max(0.0, left)):
-                self._leave(LOST)
+        # In a thread of its own: to cancel may take longer than there is time.
+        threading.Thread(target=self._leave_in_time, name="tether's end", daemon=True).start()
+        self._lost()
+
+    def _leave_in_time(self) -> None:
+        while (left := self._word.over - self._uptime()) > 0:
+            if self._over.wait(min(left, _LOOK_SECONDS)):
+                return
+        self._leave(LOST)
 
     def _listen(self) -> bool:
         """Wait for the next word; return False if there was none in time, or never will be."""
@@ -70,7 +76,7 @@ class Tether:
             return False
         poll = select.poll()
         poll.register(self._channel.fileno(), select.POLLIN)
-        poll.poll(left * 1000)
+        poll.poll(min(left, _LOOK_SECONDS) * 1000)
         received = self._channel.receive_ready()
         if received is None:
             return False

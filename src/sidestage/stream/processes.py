@@ -7,6 +7,7 @@ notes in shared memory which item it is at, so that the item that it dies or han
 
 import mmap
 import multiprocessing
+import os
 import pickle
 import signal
 import sys
@@ -29,6 +30,9 @@ from sidestage.stream.operators import Onward, Step
 _LOOK_SECONDS = 0.1
 _MOST_DEATHS = 2
 """An item that has ended so many processes is not tried again."""
+
+_LONGEST_SOCKET = 103
+"""Bytes that the path of a socket may have everywhere: 107 on Linux, 103 on macOS."""
 
 _NOWHERE = (1 << 64) - 1
 
@@ -220,7 +224,7 @@ class _Child:
     """A process, the pipe to it, and the place where it notes how far it is."""
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
-        context: Any = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
+        context: Any = multiprocessing.get_context(_way_to_start())
         self._file = tempfile.NamedTemporaryFile(prefix="sidestage-stream-")  # noqa: SIM115 - closed by end
         self._file.truncate(mmap.PAGESIZE)
         self._place = mmap.mmap(self._file.fileno(), mmap.PAGESIZE)
@@ -273,6 +277,16 @@ class _Child:
         self._pipe.close()
         self._place.close()
         self._file.close()
+
+
+def _way_to_start() -> str:
+    """Return how processes are started: by a server that forks them fast, where there can be one.
+
+    It listens on a socket in the folder for temporary files, whose path may be too long for that, as it is
+    in the workers of a project.
+    """
+    socket = len(os.fsencode(tempfile.gettempdir())) + len("/pymp-12345678/listener-12345678")
+    return "spawn" if sys.platform == "win32" or socket > _LONGEST_SOCKET else "forkserver"
 
 
 def _send(pipe: Connection, parcel: _Parcel) -> None:

@@ -6,9 +6,10 @@ import pytest
 from sidestage.data.check import Finding
 from sidestage.data.version import Digest, Stored, Version
 from sidestage.errors import NotFound
-from sidestage.observe.status import FailedStep, Warned, read_run, read_status
+from sidestage.observe.status import FailedStep, ServiceStatus, Warned, read_run, read_status
 from sidestage.runtime.logs import attempt_log
 from sidestage.store.records import Claim, Demand, Environment, Failure, NewRun, NewStep, Publication
+from sidestage.store.service_records import ServiceNote
 from sidestage.store.sql import SqlStore, open_store
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -64,4 +65,21 @@ def test_status_counts_steps_and_names_the_first_failure(store: SqlStore) -> Non
     assert run.steps == {"done": 1, "failed": 1, "running": 1}
     assert run.first_failure == "p.t@2: broke"
     assert read_status(store).own_pointers == {"production": 1}
+    store.close()
+
+
+def test_a_service_that_nobody_gave_back_is_lost(store: SqlStore) -> None:
+    said = ServiceNote("running", "steady", 2, "http://127.0.0.1:9100/metrics")
+    for name, lease in (("p.held", 60.0), ("p.lost", 0.0)):
+        fence = store.hold_service(name, "ann", lease=lease, now=NOW)
+        assert fence == 1
+        store.note_service(name, fence, said, NOW)
+    store.hold_service("p.ended", "ann", lease=60, now=NOW)
+    store.note_service("p.ended", 1, ServiceNote("ended"), NOW)
+    store.release_service("p.ended", 1)
+    assert read_status(store).services == (
+        ServiceStatus("p.ended", "ended", None, NOW, 0, "", ""),
+        ServiceStatus("p.held", "running", "ann", NOW, 2, "steady", said.url),
+        ServiceStatus("p.lost", "lost", None, NOW, 2, "steady", ""),
+    )
     store.close()
