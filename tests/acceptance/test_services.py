@@ -300,3 +300,40 @@ def test_what_fails_too_often_is_left_alone_until_somebody_asks(new_project) -> 
             assert "No worker ever held" in project("stream", "restart", "small.none", expect=2).err
         finally:
             opened.close()
+
+
+def test_a_second_signal_cancels_what_does_not_come_to_an_end(new_project) -> None:
+    code = """
+        import os, time
+        from sidestage import Pipeline, Stream
+        from sidestage.stream import Called, Settings
+
+        pipeline = Pipeline("small")
+
+
+        def slow(n):
+            with open("{LEDGER}", "a") as ledger:
+                ledger.write(f"{os.getpid()}\\n")
+            time.sleep(3600)
+
+
+        @pipeline.service()
+        def endless():
+            return Stream(range(9)).map(slow).to(Called(print)).with_settings(Settings(grace=0.2))
+        """
+    project = new_project(code)
+    project("run")
+    with contextlib.closing(open_store(f"sqlite:///{project.root}/.sidestage/catalog.db")) as store:
+        opened = Field(project, store)
+        try:
+            worker = opened.worker()
+            until(project.done, "it hangs")
+            worker.send_signal(signal.SIGTERM)
+            until(lambda: opened.state("small.endless").said.state == "draining", "it drains")
+            assert worker.poll() is None
+            worker.send_signal(signal.SIGTERM)
+            assert ended(worker).code == 0
+            assert not is_alive(int(project.done()[0]))
+            assert opened.state("small.endless").owner is None
+        finally:
+            opened.close()
