@@ -3,7 +3,7 @@
 import random
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from typing import Any
 
 from sidestage.clock import Clock
@@ -61,6 +61,7 @@ from sidestage.stream.transactions import transactions_of
 from sidestage.stream.watch import Watch
 from sidestage.stream.weighing import hops
 from sidestage.stream.windowed import Windows
+from sidestage.stream.windowing import WindowState
 
 
 class Assembly:
@@ -165,6 +166,17 @@ class Assembly:
         """Return what each stage did so far, in the order of the description."""
         stages = (self._counts(node) for node in self.layout.nodes if not isinstance(node, SourceNode))
         return self.recent.note(tuple(stages))
+
+    def window_states(self) -> dict[str, list[WindowState]]:
+        """Return the windows of each stage that has some, by its name, those of all its workers."""
+        stages = [node for node in self.layout.nodes if isinstance(node, WindowNode)]
+        return {self.layout.names[node]: list(self._states(node)) for node in stages}
+
+    def _states(self, node: Node) -> Iterator[WindowState]:
+        for number in range(self.layout.segment_of[node].threads):
+            state = self.windows.state(window_name(self.layout, node, number))
+            if isinstance(state, WindowState):
+                yield state
 
     def memory(self) -> MemoryCounts | None:
         """Return what is held by now, if a budget was declared."""

@@ -30,6 +30,7 @@ from sidestage.stream.phases import Phase
 from sidestage.stream.revoking import Revocation
 from sidestage.stream.settings import Ended, Settings
 from sidestage.stream.watch import Watch
+from sidestage.stream.window_metrics import of_windows
 
 
 class Engine:
@@ -216,7 +217,8 @@ class Engine:
         """Return all metrics in the text format that Prometheus reads, with what the sinks have to say."""
         sinks = (node.sink for node in self._assembly.layout.nodes if isinstance(node, SinkNode))
         asides = (node.beside for node in self._assembly.layout.nodes if isinstance(node, WindowNode))
-        return exposition(self.counts(), self.lags(), self.memory()) + of_sinks([*sinks, *asides])
+        engine = exposition(self.counts(), self.lags(), self.memory())
+        return engine + of_windows(self._assembly.window_states()) + of_sinks([*sinks, *asides])
 
     def _start_one(self, segment: Segment, number: int) -> None:
         names = self._assembly.layout.names

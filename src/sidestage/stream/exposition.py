@@ -55,10 +55,10 @@ _VALUES: tuple[tuple[Family, Callable[[StageCounts], float | None]], ...] = (
 )
 
 
-def metrics_view(stages: Sequence[str], sources: Sequence[str]) -> str:
+def metrics_view(stages: Sequence[str], sources: Sequence[str], more: Iterable[Family] = ()) -> str:
     """Return which metrics a stream with these stages and sources has: a line for each, with its labels."""
     lines = []
-    for family in FAMILIES:
+    for family in (*FAMILIES, *more):
         lines.append(f"{family.name} ({family.kind}): {family.meaning}")
         names = sources if family.label == "source" else stages
         lines += [f'    {{{family.label}="{escaped(name)}"}}' for name in names]
@@ -75,6 +75,11 @@ def exposition(
     Also those of the ``memory``, if that is counted.
     """
     return "\n".join(_lines(stages, lags or {}, memory)) + "\n"
+
+
+def lines_of(family: Family, values: Iterable[tuple[str, float | None]]) -> str:
+    """Return the lines of one metric; what is not known is left out."""
+    return "".join(f"{line}\n" for line in _family(family, values))
 
 
 def of_sinks(sinks: Iterable[object]) -> str:

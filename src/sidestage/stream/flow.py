@@ -17,10 +17,11 @@ from sidestage.stream.exposition import metrics_view
 from sidestage.stream.failing import DeadLetter, FailMode
 from sidestage.stream.layout import Layout, lay_out
 from sidestage.stream.metrics import StageCounts
-from sidestage.stream.nodes import SinkNode, SourceNode
+from sidestage.stream.nodes import SinkNode, SourceNode, WindowNode
 from sidestage.stream.recovery import run_again_if_lost
 from sidestage.stream.settings import Ended, Settings
 from sidestage.stream.signals import serve
+from sidestage.stream.window_metrics import WINDOW_FAMILIES
 
 
 class Terms(TypedDict, total=False):
@@ -64,7 +65,8 @@ class Flow:
         layout = self.layout()
         sources = {node for node in layout.nodes if isinstance(node, SourceNode)}
         stages = [layout.names[node] for node in layout.nodes if node not in sources]
-        return metrics_view(stages, [layout.names[node] for node in layout.nodes if node in sources])
+        more = WINDOW_FAMILIES if any(isinstance(node, WindowNode) for node in layout.nodes) else ()
+        return metrics_view(stages, [layout.names[node] for node in layout.nodes if node in sources], more)
 
     def estimate(
         self,
@@ -83,7 +85,7 @@ class Flow:
         sense.
         """
         known = Known(seconds or {}, counts, item_bytes)
-        return estimate(self.layout(), rate, known, settings or Settings())
+        return estimate(self.layout(), rate, known, settings or self.settings)
 
     def run(
         self,

@@ -198,6 +198,12 @@ class Windows:
         with self._lock:
             self._operators[name] = operator
 
+    def state(self, name: str) -> Snapshotted | None:
+        """Return what a worker keeps, by the name under which it is kept; None before the worker began."""
+        with self._lock:
+            operator = self._operators.get(name)
+        return None if operator is None else operator.state
+
     def keep_if_quiet(self, is_quiet: Callable[[], bool], save: Callable[[dict[str, bytes]], None]) -> bool:
         """Have the state of all windows saved unless anything is still under way; return whether it was.
 

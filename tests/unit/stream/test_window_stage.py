@@ -22,6 +22,7 @@ from sidestage.stream.failing import DeadLetter, Desk, Halt, Raise
 from sidestage.stream.mailbox import Mailbox
 from sidestage.stream.metrics import Meter
 from sidestage.stream.settings import Settings
+from sidestage.stream.sinks import Collected
 from sidestage.stream.stream import Stream
 from sidestage.stream.watermarks import EventTime
 from sidestage.stream.windowed import WindowOperator, Windows
@@ -244,3 +245,24 @@ def test_results_on_their_way_are_under_way() -> None:
     assert windows.keep_if_quiet(lambda: True, kept.append)
     before, after = kept
     assert after != before
+
+
+def test_windows_tell_what_came_too_late_and_how_far_time_has_come() -> None:
+    plan = WindowPlan(windows=tumbling(10), aggregate=count(), time=EventTime(at=float, ahead=10))
+    engine = Stream([1, 2, 35, 3, 10**11]).window(plan, name="per ten").to(Collected()).engine()
+    assert "pipeline_window_late_total" in engine.metrics()
+
+    engine.run()
+
+    told = dict(
+        line.rsplit(" ", 1) for line in engine.metrics().splitlines() if line.startswith("pipeline_window")
+    )
+    assert told == {
+        'pipeline_window_open{stage="per ten"}': "0",
+        'pipeline_window_results_total{stage="per ten"}': "2",
+        'pipeline_window_late_total{stage="per ten"}': "1",
+        'pipeline_window_early_total{stage="per ten"}': "1",
+        'pipeline_window_watermark_seconds{stage="per ten"}': "35.0",
+    }
+    assert "pipeline_window_late_total (counter)" in Stream([1]).window(plan).to(Collected()).metrics_view()
+    assert "pipeline_window" not in Stream([1]).to(Collected()).metrics_view()
