@@ -5,6 +5,8 @@ from importlib import import_module
 import click
 
 COMMANDS = {
+    "letters": "Show dead letters: which there are, how many of what kind, or one in full.",
+    "replay": "Do the items of dead letters again.",
     "restart": "Start a service anew that a worker keeps running.",
     "run": "Run a stream until it ends, or a signal drains it.",
     "top": "Show the stages of a stream that runs, live.",

@@ -2,16 +2,15 @@
 
 import sys
 from contextlib import ExitStack
-from importlib import import_module
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import click
 import msgspec
 
 from sidestage.cli.console import console, escape
+from sidestage.cli.named import named
 from sidestage.clock import SystemClock
-from sidestage.errors import ConfigurationError, SidestageError
+from sidestage.errors import ConfigurationError
 from sidestage.events import Event
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.engine import Engine
@@ -115,34 +114,14 @@ def command(
 
 def find(name: str) -> Flow:
     """Return the flow that ``MODULE:NAME`` names. Raises ConfigurationError."""
-    module_name, colon, attribute = name.partition(":")
-    if not (colon and module_name and attribute):
+    with named(name, "a flow", "clicks:flow for clicks.py", "run") as found:
+        flow = found() if not isinstance(found, Flow) and callable(found) else found
+    if not isinstance(flow, Flow):
         raise ConfigurationError(
-            f"{name!r} does not name a flow.", hint="Write MODULE:NAME, such as clicks:flow for clicks.py."
-        )
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found: Any = import_module(module_name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
-        if not isinstance(found, Flow) and callable(found):
-            found = found()
-    except SidestageError:
-        raise
-    except Exception as error:
-        raise ConfigurationError(
-            f"{name} cannot be had: {type(error).__name__}: {error}",
-            hint="Is the module in this folder, or installed? Try: python -c 'import "
-            f"{module_name}'. The whole trace: sidestage --trace stream run ...",
-        ) from error
-    if not isinstance(found, Flow):
-        raise ConfigurationError(
-            f"{name} is {type(found).__name__}, not a flow.",
+            f"{name} is {type(flow).__name__}, not a flow.",
             hint="A flow is what Stream(...).to(sink) returns.",
         )
-    return found
+    return flow
 
 
 def _tell(ended: Ended, log: _Log, *, as_json: bool) -> None:

@@ -38,6 +38,10 @@ from sidestage.stream.guard import Guard
 from sidestage.stream.hot_keys import HotKey, SpillFull
 from sidestage.stream.intervals import JoinFull, Unjoined, Waiting
 from sidestage.stream.letter_file import LetterFile, read_letters, replay
+from sidestage.stream.letter_folder import LetterFolder
+from sidestage.stream.letter_reading import LetterChoice, LetterReading
+from sidestage.stream.letter_replay import LetterReplay
+from sidestage.stream.letter_rows import letter_rows, letter_table
 from sidestage.stream.nodes import Manner
 from sidestage.stream.settings import Ended, Settings
 from sidestage.stream.shaping import BatchSize, Routes
@@ -81,7 +85,11 @@ __all__ = [
     "JoinFull",
     "LateItem",
     "LateStream",
+    "LetterChoice",
     "LetterFile",
+    "LetterFolder",
+    "LetterReading",
+    "LetterReplay",
     "Manner",
     "Progress",
     "Raise",
@@ -115,6 +123,8 @@ __all__ = [
     "decoded_pixels",
     "distinct",
     "largest",
+    "letter_rows",
+    "letter_table",
     "mean",
     "read_letters",
     "replay",

@@ -5,13 +5,11 @@ crash left half-written is passed over by whoever reads: its item was not acknow
 """
 
 import base64
-import os
 import pickle
-import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Annotated, Any, Self
 
 import msgspec
 
@@ -20,6 +18,7 @@ from sidestage.errors import DataError
 from sidestage.policy.failure import FailureClass
 from sidestage.stream.chunk import Origin
 from sidestage.stream.failing import DeadLetter, shown
+from sidestage.stream.line_log import LineLog
 
 
 class StoredLetter(msgspec.Struct, frozen=True):
@@ -27,10 +26,11 @@ class StoredLetter(msgspec.Struct, frozen=True):
 
     ``item`` holds an item that JSON can express, ``pickled`` any other that can be pickled (base64), and
     ``shown`` what it looks like. ``key`` is the key if JSON can express it, else what that looks like. Lines
-    written by earlier releases have neither ``trace`` nor ``key``.
+    written by earlier releases have neither ``trace`` nor ``key``. ``replays`` counts how often its item had
+    been replayed before it failed this time.
     """
 
-    at: datetime
+    at: Annotated[datetime, msgspec.Meta(tz=True)]
     stage: str
     failure_class: FailureClass
     error: str
@@ -43,6 +43,7 @@ class StoredLetter(msgspec.Struct, frozen=True):
     is_replayable: bool = True
     trace: str | None = None
     key: Any = None
+    replays: int = 0
 
     def value(self) -> Any:
         """Return the item. Raises DataError if it could not be kept; unpickles what was pickled."""
@@ -60,37 +61,31 @@ _decoder = msgspec.json.Decoder(StoredLetter)
 
 
 class LetterFile:
-    """A file to give to ``run(dead_letters=...)``. Safe for threads. Close it, or use it with ``with``.
+    """A file to give to ``run(dead_letters=...)``. Safe for threads, and for several processes at once.
 
-    Raises OSError if it cannot be opened or written to.
+    Close it, or use it with ``with``. Raises OSError if it cannot be opened or written to.
     """
 
     def __init__(self, path: Path | str, clock: Clock | None = None) -> None:
         self.path = Path(path)
         self._clock = clock or SystemClock()
-        self._lock = threading.Lock()
-        self._file: BinaryIO = self.path.open("ab+")
-        self._unsynced = _mend(self._file)
+        self._lines = LineLog(self.path)
 
     def __call__(self, letter: DeadLetter) -> None:
         """Append a letter; it is safe once ``sync`` returns."""
-        line = _encoder.encode(_stored(letter, self._clock.now())) + b"\n"
-        with self._lock:
-            self._file.write(line)
-            self._unsynced = True
+        self.keep(stored(letter, self._clock.now()))
+
+    def keep(self, letter: StoredLetter) -> None:
+        """Append a letter that is as it is to be read again."""
+        self._lines.add(_encoder.encode(letter))
 
     def sync(self) -> None:
         """Make safe what was appended."""
-        with self._lock:
-            if self._unsynced:
-                self._file.flush()
-                os.fsync(self._file.fileno())
-                self._unsynced = False
+        self._lines.sync()
 
     def close(self) -> None:
         """Make safe what was appended, and close the file."""
-        self.sync()
-        self._file.close()
+        self._lines.close()
 
     def __enter__(self) -> Self:
         return self
@@ -99,51 +94,59 @@ class LetterFile:
         self.close()
 
 
+def files_of(path: Path | str) -> list[Path]:
+    """Return the files with letters that a path stands for: itself, or those of a folder, oldest first."""
+    path = Path(path)
+    return sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+
+
 def read_letters(path: Path | str) -> Iterator[StoredLetter]:
-    """Yield the letters of a file, oldest first. Raises OSError, DataError for a line that is none."""
-    with Path(path).open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        for number, line in enumerate(file, 1):
-            size -= len(line)
-            if size < 0 or not line.endswith(b"\n"):  # later than this began, or cut off
-                return
+    """Yield the letters of a file or folder, oldest first.
+
+    Raises OSError, DataError for a line that is none; ``LetterReading`` passes over it.
+    """
+    for file in files_of(path):
+        for number, line in enumerate(whole_lines(file, file.stat().st_size), 1):
             try:
-                yield _decoder.decode(line)
+                yield decoded(line)
             except msgspec.DecodeError as error:
                 raise DataError(
-                    f"{path}, line {number}, is not a dead letter: {error}.",
+                    f"{file}, line {number}, is not a dead letter: {error}.",
                     hint="Was the file edited, or is it another one?",
                 ) from error
 
 
-def replay(path: Path | str, wanted: Callable[[StoredLetter], bool] | None = None) -> Iterator[Any]:
-    """Yield the items of a file's letters again, all or those wanted: what a stream can read.
+def whole_lines(path: Path, size: int) -> Iterator[bytes]:
+    """Yield the lines of a file that end within its first ``size`` bytes. Raises OSError."""
+    with path.open("rb") as file:
+        for line in file:
+            size -= len(line)
+            if size < 0 or not line.endswith(b"\n"):  # later than this began, or cut off
+                return
+            yield line
 
-    Raises DataError for one that could not be kept.
+
+def decoded(line: bytes) -> StoredLetter:
+    """Return the letter in a line. Raises msgspec.DecodeError."""
+    try:
+        return _decoder.decode(line)
+    except (RecursionError, UnicodeDecodeError) as error:  # whatever somebody wrote there
+        raise msgspec.DecodeError(str(error)) from error
+
+
+def replay(path: Path | str, wanted: Callable[[StoredLetter], bool] | None = None) -> Iterator[Any]:
+    """Yield the items of a file's or folder's letters again, all or those wanted: what a stream can read.
+
+    Nothing is noted; ``LetterReplay`` notes what was replayed. Raises DataError for an item that could not be
+    kept.
     """
     for letter in read_letters(path):
         if wanted is None or wanted(letter):
             yield letter.value()
 
 
-def _mend(file: BinaryIO) -> bool:
-    """Cut off a line that was left half-written; return whether there was one."""
-    size = file.seek(0, os.SEEK_END)
-    whole = size
-    while whole:
-        begin = max(0, whole - 65536)
-        file.seek(begin)
-        at = file.read(whole - begin).rfind(b"\n")
-        if at >= 0:
-            whole = begin + at + 1
-            break
-        whole = begin
-    if whole != size:
-        file.truncate(whole)
-    return whole != size
-
-
-def _stored(letter: DeadLetter, at: datetime) -> StoredLetter:
+def stored(letter: DeadLetter, at: datetime) -> StoredLetter:
+    """Return a letter as it is kept, set aside at this moment."""
     item, pickled, is_replayable = _kept(letter.item)
     return StoredLetter(
         at.astimezone(UTC),

@@ -27,6 +27,9 @@ from sidestage.stream.failing import Desk, GivenUp, Halt, Stopped, StreamDied, W
 from sidestage.stream.metrics import Meter
 from sidestage.stream.operators import Onward, Step
 
+if sys.platform != "win32":
+    from multiprocessing import forkserver
+
 _LOOK_SECONDS = 0.1
 _MOST_DEATHS = 2
 """An item that has ended so many processes is not tried again."""
@@ -224,7 +227,7 @@ class _Child:
     """A process, the pipe to it, and the place where it notes how far it is."""
 
     def __init__(self, function: Callable[[Any], Any]) -> None:
-        context: Any = multiprocessing.get_context(_way_to_start())
+        context = _context()
         self._file = tempfile.NamedTemporaryFile(prefix="sidestage-stream-")  # noqa: SIM115 - closed by end
         self._file.truncate(mmap.PAGESIZE)
         self._place = mmap.mmap(self._file.fileno(), mmap.PAGESIZE)
@@ -279,14 +282,20 @@ class _Child:
         self._file.close()
 
 
-def _way_to_start() -> str:
+def _context() -> Any:
     """Return how processes are started: by a server that forks them fast, where there can be one.
 
     It listens on a socket in the folder for temporary files, whose path may be too long for that, as it is
-    in the workers of a project.
+    in the workers of a project. It has loaded what all processes need, or each would import Sidestage by
+    itself; but whoever has chosen what it loads, which cannot be asked for in public, is not overruled.
     """
     socket = len(os.fsencode(tempfile.gettempdir())) + len("/pymp-12345678/listener-12345678")
-    return "spawn" if sys.platform == "win32" or socket > _LONGEST_SOCKET else "forkserver"
+    if sys.platform == "win32" or socket > _LONGEST_SOCKET:
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    if getattr(forkserver._forkserver, "_preload_modules", None) == ["__main__"]:  # noqa: SLF001
+        context.set_forkserver_preload(["__main__", __name__])
+    return context
 
 
 def _send(pipe: Connection, parcel: _Parcel) -> None:
