@@ -13,6 +13,8 @@ WAITS = 500
 
 EVENTS = 300_000
 LONG = 50 * MILLION
+WORK = 10_000
+"""Items of about a millisecond of work each: so long that starting processes does not count for much."""
 QUICK = {PLUMBING: 20, LATENCY: 5, ENRICHMENT: 15, CORES: 10, MEMORY: 100}
 """By what the sizes of a case are divided in the short form."""
 
@@ -91,7 +93,7 @@ SIDESTAGE = (
     _sidestage("fused", "fused", GUARANTEES, plumbing=MILLION, latency=WAITS, memory=LONG),
     _sidestage("threads", "a thread per stage", GUARANTEES, plumbing=MILLION, latency=WAITS, memory=LONG),
     _sidestage("by-key", "by key into 16", GUARANTEES, enrichment=EVENTS),
-    _sidestage("processes", "two process workers", GUARANTEES, cores=2000),
+    _sidestage("processes", "two process workers", GUARANTEES, cores=WORK),
 )
 GO = (
     _go("plumbing", "select-0", "select with context, unbuffered", "per item", plumbing=MILLION),
@@ -125,8 +127,8 @@ PLAIN = (
     _engine("plain", "orjson", "orjson dictionaries, a loop", "item by item", enrichment=EVENTS),
     _engine("plain", "msgspec", "msgspec Structs, a loop", "item by item", enrichment=EVENTS),
     _engine("plain", "blocks", "msgspec, blocks of lines", "1,000 lines at a time", enrichment=EVENTS),
-    _engine("plain", "pool", "multiprocessing.Pool(2)", "16 items at a time", cores=2000),
-    _engine("plain", "executor", "ProcessPoolExecutor(2)", "16 items at a time", cores=2000),
+    _engine("plain", "pool", "multiprocessing.Pool(2)", "16 items at a time", cores=WORK),
+    _engine("plain", "executor", "ProcessPoolExecutor(2)", "16 items at a time", cores=WORK),
 )
 PEERS = (
     _engine(

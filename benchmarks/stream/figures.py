@@ -91,7 +91,13 @@ def figures_of(case: str, answer: Mapping[str, Any]) -> dict[str, float]:
     if case == ENRICHMENT:
         return {"rate": size / seconds, "processor": processor / size * 1e6, "hits": answer["hits"] * 100}
     alone = answer["plain_seconds"]
-    return {"alone": alone, "together": seconds, "speedup": alone / seconds}
+    return {
+        "speedup": alone / seconds,
+        "alone": alone,
+        "together": seconds,
+        "start": answer["start"] * 1e3,
+        "first_start": answer["first_start"] * 1e3,
+    }
 
 
 def summed_up(engines: Sequence[Engine], measurements: Sequence[Measurement], case: str) -> list[Row]:

@@ -130,7 +130,7 @@ def main(
         case "plumbing":
             found = compared((plumbing or {})[variant], loop, size)
         case "cores":
-            found = compared((cores or {})[variant], work_alone, size)
+            found = shared_out((cores or {})[variant], size)
         case "memory":
             found = {"total": (plumbing or {})[variant](size)}
         case "latency":
@@ -156,6 +156,16 @@ def compared(run: Plumbing, alone: Plumbing, size: int) -> dict[str, float]:
         "plain_processor": (before[1] + after[1]) / 2,
         "total": total,
     }
+
+
+def shared_out(run: Plumbing, size: int) -> dict[str, float]:
+    """Return what work on two cores takes, and on one, and what starting and ending alone takes.
+
+    ``first_start`` is that of the first time, when nothing is there yet that helps to start processes.
+    """
+    (first, _), _ = clocked(run, 2)
+    starts = [clocked(run, 2)[0][0] for _ in range(3)]
+    return compared(run, work_alone, size) | {"first_start": first, "start": sorted(starts)[1]}
 
 
 def clocked(run: Plumbing, size: int) -> tuple[tuple[float, float], int]:

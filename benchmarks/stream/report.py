@@ -38,7 +38,13 @@ COLUMNS = {
         "processor": "processor us per event",
         "hits": "found in cache, %",
     },
-    CORES: {"speedup": "speed-up", "alone": "one core, s", "together": "two cores, s"},
+    CORES: {
+        "speedup": "speed-up",
+        "alone": "one core, s",
+        "together": "two cores, s",
+        "start": "start, ms",
+        "first_start": "first start, ms",
+    },
     MEMORY: {"growth": "late above early, %", "early": "early", "late": "late", "peak": "peak"},
 }
 EXPLANATIONS = {
@@ -50,7 +56,9 @@ checked. Calls on one thread are not concurrent hops: compare engines that do th
     ENRICHMENT: """\
 Caches are full when the clock starts. What came out was decoded and its sum checked. A user who is not in the
 cache costs one call of a local function.""",
-    CORES: "Starting and ending the processes counts. The sum was compared with that of one core.",
+    CORES: """\
+The speed-up counts starting and ending the processes, which is also shown: with two items, and the first
+time. The sum was compared with that of one core.""",
     MEMORY: "Medians of the memory (PSS, all processes) in the second and in the last fifth of the time.",
 }
 

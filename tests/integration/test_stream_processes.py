@@ -216,3 +216,23 @@ def test_a_long_path_for_temporary_files_is_no_hindrance(
     config = multiprocessing.process.current_process()._config
     monkeypatch.delitem(config, "tempdir", raising=False)
     assert list(Stream(range(3)).map(double, on="process")) == [0, 2, 4]
+
+
+def end_within(number: int) -> bytearray:
+    if number == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return bytearray(3_000_000)
+
+
+def test_a_process_that_dies_among_large_results_costs_its_item_only() -> None:
+    made = list(Stream(range(5)).map(end_within, workers=2, on="process", on_error=Skip()))
+    assert [len(each) for each in made] == [3_000_000] * 4
+
+
+def lengths(items: Any) -> int:
+    return sum(len(each) for each in items)
+
+
+def test_large_items_arrive_whatever_they_are() -> None:
+    items = [[b"x" * 1_000_000], [bytearray(1_000_000), bytearray(), b""], ["y" * 300_000] * 3, []]
+    assert list(Stream(items).map(lengths, on="process")) == [1_000_000, 1_000_000, 900_000, 0]

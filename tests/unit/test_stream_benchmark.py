@@ -54,8 +54,10 @@ def test_figures_of_plumbing_are_nanoseconds_per_item_and_hop():
 def test_figures_of_the_other_shapes():
     enriched = {"size": 1000, "seconds": 0.5, "processor": 0.75, "hits": 0.95}
     assert figures_of("enrichment", enriched) == pytest.approx({"rate": 2000, "processor": 750, "hits": 95})
-    worked = {"size": 10, "seconds": 2.0, "processor": 4.0, "plain_seconds": 3.8}
-    assert figures_of("cores", worked) == pytest.approx({"alone": 3.8, "together": 2.0, "speedup": 1.9})
+    worked = {"size": 10, "seconds": 2.0, "processor": 4.0, "plain_seconds": 3.8, "start": 0.02}
+    assert figures_of("cores", worked | {"first_start": 0.2}) == pytest.approx(
+        {"alone": 3.8, "together": 2.0, "speedup": 1.9, "start": 20, "first_start": 200}
+    )
     waited = {"waits": [number * 1e-6 for number in range(1, 201)]}
     assert figures_of("latency", waited) == pytest.approx({"p50": 100, "p99": 198})
 

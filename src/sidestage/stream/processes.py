@@ -1,8 +1,8 @@
 """A stage whose workers are processes: for Python code that keeps a processor busy.
 
-Each worker is a thread that takes chunks, and a process that does the work. A chunk goes there by pickle,
-with large buffers beside it (protocol 5), and comes back with a result or an error for each item. The process
-notes in shared memory which item it is at, so that the item that it dies or hangs of is known.
+Each worker is a thread that takes chunks, and a process that does the work. A chunk goes there by pickle, and
+comes back with a result or an error for each item. The process notes in shared memory which item it is at, so
+that the item that it dies or hangs of is known.
 """
 
 import mmap
@@ -26,6 +26,7 @@ from sidestage.stream.chunk import Chunk
 from sidestage.stream.failing import Desk, GivenUp, Halt, Stopped, StreamDied, WorkerDied
 from sidestage.stream.metrics import Meter
 from sidestage.stream.operators import Onward, Step
+from sidestage.stream.parcels import Parcel, parcel, receive, send
 
 if sys.platform != "win32":
     from multiprocessing import forkserver
@@ -90,7 +91,7 @@ class ProcessOperator(Onward):
 
     def open(self) -> None:
         """Return when the process is ready for items. Raises Stopped, StreamDied."""
-        while not isinstance(self._ask(_parcel([])), list):
+        while not isinstance(self._ask(parcel([])), list):
             pass
 
     def push(self, chunk: Chunk) -> None:
@@ -164,13 +165,13 @@ class ProcessOperator(Onward):
 
     def _alone(self, item: Any, unreadable: "Unreadable") -> Any:
         """Return what came of an item that is sent by itself, since one of its chunk could not be read."""
-        answer = self._ask(_parcel([item]))
+        answer = self._ask(parcel([item]))
         if isinstance(answer, list):
             return answer[0]
         error = answer.error if isinstance(answer, Unreadable | _Death) else unreadable.error
         return GivenUp(error, 1)
 
-    def _ask(self, sent: "_Parcel") -> "list[Any] | Unreadable | _Death":
+    def _ask(self, sent: Parcel) -> "list[Any] | Unreadable | _Death":
         """Return the process's answer, or how it ended instead. Raises Stopped, StreamDied."""
         child = self._child
         if child is None:
@@ -188,13 +189,6 @@ class ProcessOperator(Onward):
         return answer
 
 
-class _Parcel(NamedTuple):
-    """A pickle, and the buffers that go beside it."""
-
-    body: bytes
-    buffers: list[Any]
-
-
 class _Death(NamedTuple):
     """How a process ended, and at which of the items it was given."""
 
@@ -203,24 +197,18 @@ class _Death(NamedTuple):
     is_late: bool
 
 
-def _pickled(items: Sequence[Any], which: Sequence[int]) -> tuple[_Parcel, dict[int, Exception]]:
+def _pickled(items: Sequence[Any], which: Sequence[int]) -> tuple[Parcel, dict[int, Exception]]:
     """Return some of the items pickled together, and the errors of those that cannot be."""
     unsendable: dict[int, Exception] = {}
     try:
-        return _parcel([items[index] for index in which]), unsendable
+        return parcel([items[index] for index in which]), unsendable
     except Exception:  # noqa: BLE001 - whatever the item's own code raises
         for index in which:
             try:
-                _parcel(items[index])
+                parcel(items[index])
             except Exception as error:  # noqa: BLE001
                 unsendable[index] = error
-        return _parcel([items[index] for index in which if index not in unsendable]), unsendable
-
-
-def _parcel(value: Any) -> _Parcel:
-    buffers: list[Any] = []
-    body = pickle.dumps(value, 5, buffer_callback=buffers.append)
-    return _Parcel(body, [buffer.raw() for buffer in buffers])
+        return parcel([items[index] for index in which if index not in unsendable]), unsendable
 
 
 class _Child:
@@ -245,12 +233,12 @@ class _Child:
         return (self._used - before) / 1e9
 
     def ask(
-        self, sent: _Parcel, timeout: float | None, halt: Halt, is_revoked: Callable[[], bool]
+        self, sent: Parcel, timeout: float | None, halt: Halt, is_revoked: Callable[[], bool]
     ) -> "list[Any] | Unreadable | _Death":
         """Return the answer, or how it ended instead. Raises Stopped."""
         _note(self._place, _NOWHERE)
         try:
-            _send(self._pipe, sent)
+            send(self._pipe, sent)
             at, since = _NOWHERE, time.monotonic()
             while not self._pipe.poll(_LOOK_SECONDS if timeout is None else min(timeout / 4, _LOOK_SECONDS)):
                 if halt.is_set:
@@ -263,7 +251,7 @@ class _Child:
                 elif timeout is not None and at != _NOWHERE and now - since > timeout:
                     late = TimeoutError(f"it took longer than {timeout:g} s; its process was killed")
                     return _Death(at, late, is_late=True)
-            answer: list[Any] | Unreadable = _receive(self._pipe)
+            answer: list[Any] | Unreadable = receive(self._pipe)
         except (EOFError, OSError):
             self._process.join(1.0)
             code = self._process.exitcode
@@ -298,19 +286,6 @@ def _context() -> Any:
     return context
 
 
-def _send(pipe: Connection, parcel: _Parcel) -> None:
-    pipe.send_bytes(len(parcel.buffers).to_bytes(4, "little") + parcel.body)
-    for buffer in parcel.buffers:
-        pipe.send_bytes(buffer)
-
-
-def _receive(pipe: Connection) -> Any:
-    head = pipe.recv_bytes()
-    count = int.from_bytes(head[:4], "little")
-    buffers = [bytearray(pipe.recv_bytes()) for _ in range(count)]  # which whoever gets them may change
-    return pickle.loads(memoryview(head)[4:], buffers=buffers)  # noqa: S301 - from our own process
-
-
 def _note(place: mmap.mmap, at: int) -> None:
     place[:8] = at.to_bytes(8, "little")
 
@@ -327,11 +302,11 @@ def _work(function: Callable[[Any], Any], pipe: Connection, name: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this one says when it is to end
     while True:
         try:
-            items = _receive(pipe)
+            items = receive(pipe)
         except (EOFError, OSError):
             return
         except Exception as error:  # noqa: BLE001 - of some item's own code
-            _send(pipe, _parcel(Unreadable(_carried(error))))
+            send(pipe, parcel(Unreadable(_carried(error))))
             continue
         results: list[Any] = []
         began = process_time_ns()
@@ -343,7 +318,7 @@ def _work(function: Callable[[Any], Any], pipe: Connection, name: str) -> None:
                 results.append(Failed(_carried(error)))
         used += process_time_ns() - began
         place[8:16] = used.to_bytes(8, "little")
-        _send(pipe, _answer(results))
+        send(pipe, _answer(results))
 
 
 def _carried(error: Exception) -> Exception:
@@ -357,12 +332,12 @@ def _carried(error: Exception) -> Exception:
     return error
 
 
-def _answer(results: list[Any]) -> _Parcel:
+def _answer(results: list[Any]) -> Parcel:
     """Return results pickled, those that cannot be as errors of their items."""
     try:
-        return _parcel(results)
+        return parcel(results)
     except Exception:  # noqa: BLE001
-        return _parcel([_sendable(result) for result in results])
+        return parcel([_sendable(result) for result in results])
 
 
 def _sendable(result: Any) -> Any:
