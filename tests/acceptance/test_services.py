@@ -194,6 +194,9 @@ def test_a_service_whose_process_is_killed_is_started_again(open_field: Field) -
     with urllib.request.urlopen(shown[0]["url"], timeout=30) as answer:
         assert 'pipeline_phase{phase="steady"} 1' in answer.read().decode()
     assert "service small.table running since" in open_field.project("status").out
+    open_field.project("drain", str(found))
+    assert ended(worker).code == 0
+    assert open_field.are("stopped")
 
 
 def test_a_worker_that_is_told_to_stop_drains_its_services(open_field: Field) -> None:

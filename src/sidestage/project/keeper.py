@@ -217,8 +217,11 @@ class Keeper:
     def _begin(self, kept: _Kept) -> None:
         """Start the process of a service that is held."""
         name = kept.spec.id
+        restarts = kept.said.restarts
+        if kept.anew:
+            kept.restarts, restarts = Restarts(kept.spec.terms.restart, random.random), 0
         kept.last, kept.is_told, kept.anew, kept.url = None, False, "", ""
-        self._note(kept, "starting", kept.said.note)
+        self._note(kept, "starting", kept.said.note, restarts)
         folder = str(self._site.services / name)
         try:
             kept.child = self._start(Serve(str(self._site.root), name, folder, kept.code, kept.word))
@@ -246,7 +249,6 @@ class Keeper:
         if self._draining:
             self._give_back(kept, ServiceNote("stopped", _how(last, status), restarts))
         elif kept.anew:
-            kept.restarts = Restarts(kept.spec.terms.restart, random.random)
             self._go_on(kept)
         elif status == LOST:
             kept.begin_at = kept.extend_at = 0.0  # not before the lease is known to be ours

@@ -71,9 +71,7 @@ class Tether:
 
     def _listen(self) -> bool:
         """Wait for the next word; return False if there was none in time, or never will be."""
-        left = self._word.until - self._uptime()
-        if left <= 0:
-            return False
+        left = max(0.0, self._word.until - self._uptime())
         poll = select.poll()
         poll.register(self._channel.fileno(), select.POLLIN)
         poll.poll(min(left, _LOOK_SECONDS) * 1000)
@@ -84,4 +82,5 @@ class Tether:
             message = _DECODER.decode(each)
             if isinstance(message, GoOn):
                 self._word = message
-        return True
+        # Asked last: the code may have kept this thread from running while words came in time.
+        return self._word.until > self._uptime()

@@ -278,6 +278,20 @@ def test_people_ask_that_what_failed_be_started(world: World, no_restarts: Calla
     assert world.state.said.state == "starting"
 
 
+def test_people_do_not_wait_for_a_pause(world: World) -> None:
+    keeper = world.keeper(restart=Restart(times=2, within=1000.0, delay=100.0, longest=200.0))
+    for _ in range(2):
+        running(world, keeper).dies(1)
+        keeper.look()
+        world.store.ask_service(NAME)
+        world.turn(2 * LOOK_SECONDS)
+    assert len(world.children) == 3
+    assert world.state.said.restarts == 0
+    running(world, keeper).dies(1)
+    keeper.look()
+    assert world.state.said.restarts == 1, "they count from the beginning"
+
+
 def test_people_ask_that_what_runs_be_started_anew(world: World) -> None:
     keeper = world.keeper()
     child = running(world, keeper)

@@ -77,6 +77,21 @@ def test_a_word_lets_it_go_on(tied: Tied) -> None:
     assert not tied.lost.is_set()
 
 
+def test_words_that_came_while_it_could_not_run_are_heard() -> None:
+    """Code that holds the interpreter's lock for long, such as a large import, is no reason to stop."""
+    tied = Tied()
+    tied.tell(3, 4)
+    tied.clock.advance(2.5)
+    tied.tell(3, 4)
+    tied.clock.advance(2.5)
+    tied.tether.start()
+    assert not tied.lost.wait(0.6)
+    tied.tether.end()
+    tied.worker.close()
+    tied.tether._thread.join(PATIENT)
+    tied.own.close()
+
+
 def test_a_worker_that_is_gone_is_noticed_at_once(tied: Tied) -> None:
     tied.worker.close()
     assert tied.lost.wait(PATIENT)
