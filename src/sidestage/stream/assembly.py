@@ -38,6 +38,7 @@ from sidestage.stream.nodes import (
     LookupNode,
     MapNode,
     Node,
+    RevocableNode,
     SinkNode,
     SourceNode,
     WindowNode,
@@ -239,7 +240,9 @@ class Assembly:
         diverted = any(isinstance(each, SideNode) and each.port == FAILED for each in self.layout.after[node])
         on_error = node.manner.on_error or (SetAside() if diverted else usual)
         name = self.layout.names[node]
-        if isinstance(on_error, SetAside) and not diverted and not self.letters.have_a_place:
+        # What is cleaned up after an item that was taken back is nothing that leaves the stage.
+        leaves = diverted and not (isinstance(node, RevocableNode) and node.clean_up is not None)
+        if isinstance(on_error, SetAside) and not leaves and not self.letters.have_a_place:
             raise DefinitionError(
                 f"The stage {name!r} sets items aside, and there is no place for them.",
                 hint="Name one: run(dead_letters=letters.append), or a file.",

@@ -58,12 +58,14 @@ class Engine:
         """Return what takes checkpoints of all together, if there is need of it."""
         nodes = self._assembly.layout.nodes
         keeper: Keeper | None = self._assembly.transactions
+        windows = self._assembly.windows
         if keeper is None:
-            if self._checkpoint is None or not self._assembly.windows.names:
+            if self._checkpoint is None:
                 return None
             keeper = self._checkpoint
-        windows = self._assembly.windows
         windows.go_on_from(keeper.progress.states)
+        if self._assembly.transactions is None and not windows.names:
+            return None
         sources = sum(isinstance(node, SourceNode) for node in nodes)
         sync = self._assembly.letters.sync
         return Barrier(keeper, windows, sources, self._halt, sync, self._settings.commit_every)

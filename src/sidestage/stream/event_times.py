@@ -7,6 +7,7 @@ from numbers import Real
 from typing import Any
 
 from sidestage.errors import DataError
+from sidestage.stream.failing import PASS_ON, error_of
 from sidestage.stream.watermarks import EARLIEST, LATEST, EventTime
 from sidestage.stream.windows import EarlyItem, Failure, WindowPlan
 
@@ -73,9 +74,11 @@ def _take(readings: Readings, plan: WindowPlan, items: Sequence[Any], stamp: flo
             time, key = at(item), key_of(item)
             if values:
                 add_value(value_of(item))
-        except Exception as error:  # noqa: BLE001 - it is the item's, and goes where its policy says
+        except PASS_ON:
+            raise
+        except BaseException as error:  # noqa: BLE001 - it is the item's, and goes where its policy says
             failed.add(index)
-            readings.failures.append(Failure(index, error))
+            readings.failures.append(Failure(index, error_of(error)))
         else:
             add_time(time)
             add_key(key)

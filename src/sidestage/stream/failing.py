@@ -127,6 +127,11 @@ class StreamDied(Exception):
     """Workers died more often than they may be started again."""
 
 
+def error_of(raised: BaseException) -> Exception:
+    """Return an item's error; what would have ended its worker is one, too, where nothing is tried again."""
+    return raised if isinstance(raised, Exception) else WorkerDied(f"its worker would have ended: {raised!r}")
+
+
 PASS_ON = (Refused, TransactionLost, Stopped, Abandoned, StreamDied, StreamFailed, KeyboardInterrupt)
 """What is never an item's own error."""
 

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sidestage.clock import Clock
-from sidestage.stream.chunk import Chunk
+from sidestage.stream.chunk import NOWHERE, Chunk
 from sidestage.stream.failing import PASS_ON, Desk, GivenUp
 from sidestage.stream.frames import arrow_of, conformed, fitting, frame_of, is_frame, table_of_rows
 from sidestage.stream.metrics import Meter
@@ -177,12 +177,11 @@ class GatherOperator:
 
     def _chunk_of(self, table: "pa.Table", first: _Piece, chunks: list[_Held]) -> Chunk:
         tickets = tuple(dict.fromkeys(ticket for each in chunks for ticket in each.chunk.tickets))
-        origins = first.held.chunk.origins
         made = Chunk(
             [frame_of(table, self._library)],
             tickets,
             first.held.chunk.born,
-            [first.at if origins is None else origins[first.at]] if len(tickets) == 1 else None,
+            [_origin(first, table.num_rows)] if len(tickets) == 1 else None,
         )
         made.weight = table.num_rows
         made.hold()
@@ -227,6 +226,14 @@ class GatherOperator:
             yield from self._converted(chunk, at + half, rows[half:])
         else:
             yield at, table
+
+
+def _origin(first: _Piece, rows: int) -> int:
+    """Return which item a table came of, if its rows are of one."""
+    if (first.step and rows > 1) or rows > first.table.num_rows:
+        return NOWHERE
+    origins = first.held.chunk.origins
+    return first.at if origins is None else origins[first.at]
 
 
 def _together(one: "pa.Schema", other: "pa.Schema") -> "pa.Schema | None":

@@ -7,7 +7,7 @@ workers. All others are done by whoever does the stage before.
 
 import inspect
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sidestage.errors import DefinitionError
@@ -108,6 +108,7 @@ def lay_out(sinks: Sequence[SinkNode]) -> Layout:
         else:
             segment_of[node] = before_it
         segment_of[node].stages.append(node)
+    _require_keys(nodes, segment_of)
     segments = tuple(dict.fromkeys(segment_of.values()))
     return Layout(nodes, {node: tuple(after[node]) for node in nodes}, segments, segment_of, _names(nodes))
 
@@ -133,6 +134,17 @@ def _require_order(node: Node, keyed: KeyNode | None) -> None:
         " by_key would overtake each other.",
         hint="Give both the same function, or limit before by_key, or merge() to give up the keys.",
     )
+
+
+def _require_keys(nodes: Iterable[Node], segment_of: Mapping[Node, Segment]) -> None:
+    """Raise DefinitionError for windows of all items that several workers would have a part of each."""
+    for node in nodes:
+        if isinstance(node, WindowNode) and node.plan.key is None and segment_of[node].threads > 1:
+            raise DefinitionError(
+                f"{node.name!r} counts all items together, but {segment_of[node].threads} workers share them:"
+                " each would give out windows of its own.",
+                hint="Give its plan a key that tells apart what by_key does, or merge() before it.",
+            )
 
 
 def _require_plain(nodes: Iterable[Node]) -> None:

@@ -2,6 +2,7 @@
 
 import pickle
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any
 
 import xxhash
@@ -38,4 +39,8 @@ def spread(key: Any) -> int:
     if isinstance(key, tuple):
         return hash(tuple(map(spread, key)))
     hash(key)  # or it could not be counted by
-    return xxhash.xxh3_64_intdigest(pickle.dumps(key, 5))
+    body = BytesIO()
+    pickler = pickle.Pickler(body, 5)
+    pickler.fast = True  # or a key that holds one text twice would differ from one that holds two equal ones
+    pickler.dump(key)
+    return xxhash.xxh3_64_intdigest(body.getvalue())

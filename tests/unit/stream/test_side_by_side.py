@@ -2,16 +2,19 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.unit.stream.places import Kept, Parts
 from tests.unit.stream.test_transactions import Ledger, LedgerWriter
 
-from sidestage.errors import DefinitionError
+from sidestage.errors import DataError, DefinitionError
 from sidestage.policy.rate import Rate
 from sidestage.policy.restart import Restart
 from sidestage.stream import (
+    Checkpoint,
     Collected,
     DeadLetter,
     EventTime,
@@ -33,9 +36,17 @@ from sidestage.stream.contract import Batch
 from sidestage.stream.failing import Halt
 from sidestage.stream.overflow import Aside, Frame, packed
 from sidestage.stream.spill import Store
+from sidestage.stream.spreading import spread
 from sidestage.stream.watermarks import Moment
 from sidestage.stream.windowed import Windows
 from sidestage.stream.windowing import WindowState
+
+
+@dataclass(frozen=True)
+class Pair:
+    left: str
+    right: str
+
 
 AGAIN = Settings(chunk=5, commit_every=3600, restart=Restart(times=5, delay=0.0, longest=0.0))
 
@@ -259,3 +270,67 @@ def test_what_time_gives_out_of_a_join_is_of_no_single_item() -> None:
     origins = {letter.item: letter.origin for letter in letters}
     assert origins.keys() == {(1, None), (100, 100)}
     assert origins[1, None] is None
+
+
+def test_open_windows_are_not_forgotten_where_no_windows_are_any_more(tmp_path: Path) -> None:
+    plan = WindowPlan(windows=tumbling(10), aggregate=count(), time=EventTime(at=float))
+    source, kept = Parts({"a": range(5)}), Kept()
+    Stream(source).window(plan).to(kept).run(checkpoint=Checkpoint(tmp_path / "checkpoint"))
+
+    with pytest.raises(DataError, match="holds windows of window 1 of 1"):
+        Stream(source).to(kept).run(checkpoint=Checkpoint(tmp_path / "checkpoint"))
+
+
+def test_windows_of_all_items_are_not_shared_by_workers() -> None:
+    plan = WindowPlan(windows=tumbling(10), aggregate=count(), time=EventTime(at=float))
+    keyed = Stream(range(9)).by_key(lambda n: n % 3).map(lambda n: n, workers=3)
+    with pytest.raises(DefinitionError, match="3 workers share them"):
+        keyed.window(plan).to(Kept()).explain()
+    kept = Kept()
+    keyed.merge().window(plan).to(kept).run()
+
+    assert [each.value for each in kept.items] == [9]
+
+
+def test_a_worker_that_would_die_of_the_key_of_a_window_goes_on() -> None:
+    def key(number: int) -> int:
+        if number == 3:
+            raise SystemExit(number)
+        return 0
+
+    letters, kept = list[DeadLetter](), Kept()
+    plan = WindowPlan(windows=tumbling(10), aggregate=count(), key=key, time=EventTime(at=float))
+    Stream(range(5)).window(plan).to(kept).run(fail="soft", dead_letters=letters.append)
+
+    assert [each.value for each in kept.items] == [4]
+    assert [(letter.item, letter.failure_class) for letter in letters] == [(3, "worker-died")]
+
+
+def test_a_failed_clean_up_has_a_place_although_failures_are_a_stream() -> None:
+    stream = Stream([1]).revocable(lambda n: n, clean_up=lambda n: n / 0, on_error=SetAside())
+    flow = stream.to(Kept()).also(stream.failures().to(Kept()))
+    with pytest.raises(DefinitionError, match="no place for them"):
+        flow.engine()
+
+    assert flow.run(dead_letters=lambda letter: None).complete
+
+
+def test_a_table_of_several_items_did_not_come_of_the_first_of_them() -> None:
+    def picky(table: Any) -> Any:
+        if {3, 5} & set(table["n"].to_pylist()):
+            raise ValueError("no 3 and no 5")
+        return table
+
+    letters: list[DeadLetter] = []
+    rows = Parts({"a": [{"n": n} for n in range(9)]}, sizes=(9,))
+    tables = Stream(rows).map_batches(picky, 4, splittable=True)
+    tables.to(Kept()).run(fail="soft", dead_letters=letters.append)
+
+    assert [(letter.item, letter.origin) for letter in letters] == [({"n": 3}, None), ({"n": 5}, None)]
+
+
+def test_equal_keys_have_one_worker_however_they_are_made() -> None:
+    one, other = Pair("ab", "ab"), Pair("ab", bytes([97, 98]).decode())
+
+    assert one == other
+    assert spread(one) == spread(other)
