@@ -15,7 +15,7 @@ from sidestage.events import Event
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.engine import Engine
 from sidestage.stream.flow import Flow
-from sidestage.stream.letter_file import LetterFile
+from sidestage.stream.letter_folder import letters_at
 from sidestage.stream.phases import StreamCancelled, StreamTurned, ThreadsHang, runbook_of
 from sidestage.stream.settings import Ended
 from sidestage.stream.signals import serve
@@ -59,7 +59,11 @@ class _Log:
 @click.command("run")
 @click.argument("flow", metavar="MODULE:FLOW")
 @click.option("--checkpoint", metavar="FILE", help="Keep here how far everything has been dealt with.")
-@click.option("--dead-letters", metavar="FILE", help="Append here what is set aside.")
+@click.option(
+    "--dead-letters",
+    metavar="FILE",
+    help="Append here what is set aside; to a file of the day if it is a folder.",
+)
 @click.option(
     "--fail",
     type=click.Choice(["fast", "soft"]),
@@ -88,7 +92,9 @@ def command(
     """
     log = _Log(as_json=as_json)
     with ExitStack() as stack:
-        letters = None if dead_letters is None else stack.enter_context(LetterFile(dead_letters))
+        letters = None if dead_letters is None else letters_at(dead_letters)
+        if letters is not None:
+            stack.callback(letters.close)
         found = find(flow)
         server = None if metrics is None else stack.enter_context(WatchServer(metrics, host))
         if server is not None:

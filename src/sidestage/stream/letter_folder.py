@@ -90,6 +90,11 @@ class LetterFolder:
                 marks_beside(file).unlink(missing_ok=True)
 
 
+def letters_at(path: Path | str) -> LetterFile | LetterFolder:
+    """Return what appends letters to a file, or to a folder that is there. Raises OSError."""
+    return LetterFolder(path) if Path(path).is_dir() else LetterFile(path)
+
+
 def _day_of(file: Path) -> date | None:
     try:
         day = date.fromisoformat(file.stem)

@@ -13,7 +13,7 @@ from sidestage.clock import Clock, SystemClock
 from sidestage.stream.contract import Batch, Positions
 from sidestage.stream.failing import DeadLetter
 from sidestage.stream.letter_file import LetterFile, StoredLetter, stored
-from sidestage.stream.letter_folder import LetterFolder
+from sidestage.stream.letter_folder import LetterFolder, letters_at
 from sidestage.stream.letter_marks import Marks
 from sidestage.stream.letter_reading import KnownLetter, LetterChoice, LetterReading
 
@@ -92,8 +92,7 @@ class LetterReplay:
             if before is not None:
                 changes = {"origin": before.origin, "trace": before.trace, "replays": before.replays + 1}
             if self._letters is None:
-                place = LetterFolder if self.path.is_dir() else LetterFile
-                self._letters = place(self.path)
+                self._letters = letters_at(self.path)
             self._letters.keep(msgspec.structs.replace(kept, **changes))
             self.failed += 1
 

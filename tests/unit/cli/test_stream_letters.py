@@ -144,3 +144,22 @@ def test_a_function_that_is_none_is_refused(folder: Path, function: str, said: s
         run("replay", "letters", function)
     assert Path("letters").read_bytes() == before
     assert not Path("letters.replayed").exists()
+
+
+RUNS = """
+from sidestage.stream import Collected, Stream
+
+flow = Stream(["1", "two"]).map(int, name="decode").to(Collected())
+"""
+
+
+def test_a_run_sets_aside_to_a_folder(folder: Path) -> None:
+    Path("kept").mkdir()
+    Path("letters_runs.py").write_text(RUNS)
+    try:
+        run("run", "letters_runs:flow", "--fail", "soft", "--dead-letters", "kept")
+    finally:
+        sys.modules.pop("letters_runs", None)
+    (file,) = Path("kept").iterdir()
+    assert file.suffix == ".jsonl"
+    assert "'two'" in run("letters", "kept").output
