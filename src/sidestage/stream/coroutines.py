@@ -10,7 +10,7 @@ import queue
 import threading
 from collections.abc import Awaitable, Callable
 from time import perf_counter, thread_time
-from typing import Any
+from typing import Any, NamedTuple
 
 from sidestage.stream.chunk import Chunk
 from sidestage.stream.failing import Desk, GivenUp, Halt, Stopped, WorkerDied
@@ -26,7 +26,14 @@ _END_SECONDS = 5.0
 _KEPT_PER_SLOT, _LEAST_KEPT = 4, 4096
 """How many items are at work or wait to be handed on at most."""
 
-Done = list[Any | GivenUp]
+
+class Done(NamedTuple):
+    """What came of each item of a chunk, and the seconds that they were at work, all together."""
+
+    results: list[Any | GivenUp]
+    seconds: float
+
+
 _Said = tuple[int, Chunk, Done] | BaseException | int | None
 """A chunk that is done; an error; how many chunks there were in all; or a request to flush."""
 
@@ -118,12 +125,11 @@ class CoroutineStage:
         except BaseException as error:  # noqa: BLE001 - raised again by whoever hands on
             self._ready.put(error)
             return
-        self._meter.took(len(chunk.items), spent[0])
         self._note_cpu(len(chunk.items))
         if chunk.trail is not None:
             seconds = perf_counter() - began
             chunk.trail = chunk.trail.stage(self._meter.stage, len(chunk.items), seconds)
-        self._ready.put((number, chunk, list(done)))
+        self._ready.put((number, chunk, Done(list(done), spent[0])))
 
     def _note_cpu(self, items: int) -> None:
         """Note what the loop's thread used since this was last asked, in that thread."""
@@ -218,25 +224,23 @@ class CoroutineStage:
     def _push(self, chunk: Chunk, done: Done, following: Step) -> None:
         made: list[Any] = []
         gone: list[int] = []
-        failed = False
-        for index, each in enumerate(done):
+        for index, each in enumerate(done.results):
             if isinstance(each, GivenUp):
-                failed = True
                 kept = self._desk.decide(chunk, index, chunk.items[index], each)
                 if kept.gone:
                     gone.append(index)
                     continue
                 each = kept.value  # noqa: PLW2901
             made.append(each)
-        if failed:
-            self._meter.took(0, 0.0)  # whoever watches errors learns of them with the last chunk, too
+        # Not before: whoever watches errors is to hear of items and of those that failed together.
+        self._meter.took(len(done.results), done.seconds)
         chunk.become(made, gone)
         if made:
             following.push(chunk)
         else:
             chunk.settle()
         with self._changed:
-            self._kept -= len(done)
+            self._kept -= len(done.results)
             self._changed.notify()
 
 

@@ -56,7 +56,7 @@ class KeyedCoroutineStage(CoroutineStage):
             self._at_work += count
             self._kept += count
 
-    async def _all(self, chunk: Chunk, spent: list[float]) -> Done:
+    async def _all(self, chunk: Chunk, spent: list[float]) -> list[Any]:
         try:
             return [await self._next_one(chunk, item, spent) for item in chunk.items]
         finally:
