@@ -1,6 +1,7 @@
 """Runs of drawn stages: stopped at some moment, watched for hanging, and searched for what they leave behind."""
 
 import faulthandler
+import os
 import tempfile
 import threading
 from collections import Counter
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import strategies as st
 from tests.unit.stream.places import Kept, Parts
@@ -24,9 +26,13 @@ from sidestage.stream.failing import StreamDied
 SECONDS = 60.0
 """After which a run is said to hang."""
 
-parts = st.dictionaries(
-    st.sampled_from("ab"), st.lists(st.integers(0, 1000), max_size=60), min_size=1, max_size=2
-)
+
+def numbers(count: int, first: int, step: int) -> list[int]:
+    return [(first + number * step) % 1001 for number in range(count)]
+
+
+several = st.builds(numbers, st.integers(0, 150), st.integers(0, 1000), st.integers(1, 100))
+parts = st.dictionaries(st.sampled_from("ab"), several, min_size=1, max_size=2)
 sizes = st.lists(st.integers(1, 30), min_size=1, max_size=3)
 terms = st.builds(
     Settings,
@@ -53,6 +59,7 @@ def nothing_left() -> Iterator[str]:
     before = set(threading.enumerate())
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", folder)
+        patch.setattr(os, "fsync", lambda _file: None)  # which is most of the time, and tested elsewhere
         yield folder
         assert threads_left(before) == []
         assert list(Path(folder).iterdir()) == []
@@ -153,6 +160,12 @@ def wanted(items: Mapping[str, list[int]], chosen: list[Stage]) -> Counter[int]:
     for _, _, model in chosen:
         numbers = model(numbers)
     return Counter(numbers)
+
+
+def roomy(given: Settings, chosen: list[Stage]) -> Settings:
+    """Return settings with memory for all windows, if there are any: they refuse what they have no room for."""
+    keeps = any(name.startswith("window") for name, _, _ in chosen)
+    return msgspec.structs.replace(given, memory="64 MB") if keeps and given.memory else given
 
 
 def told(chosen: list[Stage]) -> str:

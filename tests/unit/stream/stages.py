@@ -2,9 +2,12 @@
 
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any
 
+import msgspec
 from hypothesis import strategies as st
 from tests.unit.stream.places import Parts
 
@@ -86,17 +89,37 @@ def plain(name: str, build: Build) -> Stage:
 
 workers = st.sampled_from([None, None, 1, 3])
 
+
+class Held(msgspec.Struct, frozen=True):
+    """Numbers, in something that has no length."""
+
+    numbers: list[int]
+
+    @property
+    def size(self) -> int:
+        return len(self.numbers)
+
+
+def some_slowly(held: Held) -> Held:
+    if held.size % 2:
+        time.sleep(0.0003)  # so that a line fills up while other workers are idle
+    return held
+
+
+size_of = attrgetter("size")
+
 HOLDERS: list[Build] = [
     lambda s: s.limit(Rate(20_000, burst=2)),
-    lambda s: s.limit(Rate(20_000, burst=2), by=len, held=3),
-    lambda s: s.by_key(len, spill=Spill(memory=10_000)).map(tuple, workers=3).merge(),
-    lambda s: s.map(tuple) if is_revocable(s.node) else s.revocable(len),
-    lambda s: s.route(lambda some: "ab"[len(some) % 2], "ab")["a"].merge(
-        s.filter(lambda some: len(some) % 2)
+    lambda s: s.limit(Rate(20_000, burst=2), by=size_of, held=3),
+    lambda s: s.by_key(size_of, into=4, spill=Spill(memory=10_000)).map(some_slowly, workers=3).merge(),
+    lambda s: s.map(same) if is_revocable(s.node) else s.revocable(lambda some: f"size {some.size}"),
+    lambda s: s.route(lambda some: "ab"[some.size % 2], "ab")["a"].merge(
+        s.filter(lambda some: some.size % 2)
     ),
     lambda s: s.merge().map(asame, workers=4),
+    lambda s: s.map(same, workers=2).look_up(size_of, str, lambda some, _: some),
 ]
-"""What may be done with lists."""
+"""What may be done with items that hold others."""
 
 
 @st.composite
@@ -165,9 +188,9 @@ def changes(draw: st.DrawFn) -> Stage:
 @st.composite
 def shapes(draw: st.DrawFn) -> Stage:
     """A stage that puts items together, or takes them apart."""
-    size, count, held = draw(st.integers(1, 20)), draw(workers), draw(st.sampled_from(HOLDERS))
+    size, count = draw(st.integers(1, 20)), draw(workers)
     within = draw(st.sampled_from([None, 0.005]))
-    match draw(st.sampled_from(["batch", "lists", "tables", "splittable", "route", "held lists"])):
+    match draw(st.sampled_from(["batch", "lists", "tables", "splittable", "route"])):
         case "batch":
             return plain("batch", lambda s: s.batch(size, within=within).flat_map(list, workers=count))
         case "lists":
@@ -188,14 +211,20 @@ def shapes(draw: st.DrawFn) -> Stage:
                 ),
                 faulty.left,
             )
-        case "held lists":
-            return plain("held lists", lambda s: held(s.batch(size, within=within)).flat_map(list))
 
     def ways(stream: Stream[Any]) -> Stream[Any]:
         found = stream.route(lambda n: "abc"[n % 3], "abc")
         return found["a"].map(same, workers=count).merge(found["b"].batch(size).flat_map(list))
 
     return "route", ways, lambda numbers: [n for n in numbers if n % 3 < 2]
+
+
+@st.composite
+def holds(draw: st.DrawFn) -> Stage:
+    """A stage that is given what holds others."""
+    size, which = draw(st.integers(1, 5)), draw(st.integers(0, len(HOLDERS) - 1))
+    work = HOLDERS[which]
+    return plain(f"holder {which}", lambda s: work(s.batch(size).map(Held)).flat_map(attrgetter("numbers")))
 
 
 @st.composite
@@ -288,5 +317,5 @@ def keepers(draw: st.DrawFn) -> Stage:
     return plain("join", join)
 
 
-stateless = st.one_of(calls(), changes(), shapes(), ways(), limits())
+stateless = st.one_of(calls(), changes(), shapes(), holds(), ways(), limits())
 stages = st.one_of(stateless, stateless, keepers())

@@ -22,6 +22,7 @@ from tests.unit.stream.runs import (
     finished,
     nothing_left,
     parts,
+    roomy,
     sizes,
     terms,
     told,
@@ -72,7 +73,7 @@ SINKS: dict[str, dict[str, Any]] = {
 @given(
     parts=parts,
     sizes=sizes,
-    chosen=st.lists(stages, max_size=5),
+    chosen=st.lists(stages, min_size=1, max_size=5),
     given_settings=terms,
     refused=st.sets(st.integers(0, 1000), max_size=50),
     manner=st.sampled_from(sorted(SINKS)),
@@ -88,6 +89,7 @@ def test_what_runs_to_its_end_writes_each_item_once(
     failing: set[int],
 ) -> None:
     note(told(chosen))
+    given_settings = roomy(given_settings, chosen)
     fail = failing if {"retry", "breaker"} & SINKS[manner].keys() else ()
     sink, letters = Kept(refused, fail), list[DeadLetter]()
     source = Parts(parts, sizes)
@@ -107,7 +109,7 @@ def test_what_runs_to_its_end_writes_each_item_once(
 @given(
     parts=parts,
     sizes=sizes,
-    chosen=st.lists(stages, max_size=4),
+    chosen=st.lists(stages, min_size=1, max_size=4),
     given_settings=terms,
     after=st.integers(1, 30),
     what=st.sampled_from(["drain", "cancel", "crash", "interruption"]),
@@ -122,6 +124,7 @@ def test_what_is_stopped_goes_on_from_its_checkpoint_and_loses_nothing(
     what: str,
 ) -> None:
     note(told(chosen))
+    given_settings = roomy(given_settings, chosen)
     moment = Moment(after, what)
     source, sink = Ticking(parts, sizes, moment), TickingKept()
     sink.moment = moment
@@ -144,7 +147,7 @@ def test_what_is_stopped_goes_on_from_its_checkpoint_and_loses_nothing(
 @given(
     parts=parts,
     sizes=sizes,
-    chosen=st.lists(stages, max_size=4),
+    chosen=st.lists(stages, min_size=1, max_size=4),
     given_settings=terms,
     plan=st.lists(st.sampled_from(["fine", "fine", "fine", "lost", "unanswered"]), max_size=30),
     moment=st.tuples(st.integers(1, 60), st.sampled_from(["drain", "cancel", "crash", "interruption"])),
@@ -158,6 +161,7 @@ def test_a_sink_with_transactions_has_each_item_once_whatever_fails(
     moment: tuple[int, str],
 ) -> None:
     note(told(chosen))
+    given_settings = roomy(given_settings, chosen)
     stop, beside = Moment(*moment), Kept()
     source, place = Ticking(parts, sizes, stop), TickingLedger(plan)
     place.moment = stop
@@ -195,6 +199,7 @@ def test_only_what_is_revoked_is_missing_and_all_of_it_is_cleaned_up_after(
     transactional: bool,
 ) -> None:
     note(f"{told(chosen[0])} || {told(chosen[1])}")
+    given_settings = roomy(given_settings, [*chosen[0], *chosen[1]])
     after, keys = moments
     keys |= {number for some in parts.values() for number in some[::3]}
     cleaned: Counter[int] = Counter()
