@@ -12,8 +12,8 @@ from benchmarks.stream.events import BATCH, PARTITIONS
 from benchmarks.stream.program import FOUR, Cache, Total, Waits, main, same, ticks, work
 from benchmarks.stream.typed_events import Event
 
+from sidestage.stream.places.sinks import Collected
 from sidestage.stream.settings import Settings
-from sidestage.stream.sinks import Collected
 from sidestage.stream.stream import Stream
 
 Function = Callable[[Any], Any]

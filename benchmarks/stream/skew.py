@@ -25,8 +25,8 @@ from typing import Any
 import msgspec
 from benchmarks.machine import describe
 
+from sidestage.stream.keys.spill import Spill
 from sidestage.stream.settings import Settings
-from sidestage.stream.spill import Spill
 from sidestage.stream.stream import Stream
 
 KEYS, SKEW, WORKERS, LINES = 200, 1000, 4, 16

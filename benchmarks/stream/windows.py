@@ -28,11 +28,11 @@ import msgspec
 import pyarrow as pa
 from benchmarks.machine import describe
 
-from sidestage.stream.aggregate import Aggregate
-from sidestage.stream.aggregates import count, together, total
-from sidestage.stream.watermarks import EventTime, Moment
-from sidestage.stream.windowing import WindowState
-from sidestage.stream.windows import WindowPlan, Windows, session, sliding, tumbling
+from sidestage.stream.windows.aggregate import Aggregate
+from sidestage.stream.windows.aggregates import count, together, total
+from sidestage.stream.windows.plan import WindowPlan, Windows, session, sliding, tumbling
+from sidestage.stream.windows.state import WindowState
+from sidestage.stream.windows.watermarks import EventTime, Moment
 
 REGIONS = [f"region-{number:02}" for number in range(20)]
 START = 1_700_000_000.0

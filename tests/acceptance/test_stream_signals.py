@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from sidestage.stream.checkpoint import Checkpoint
-from sidestage.stream.letter_file import read_letters
+from sidestage.stream.letters.file import read_letters
 
 CODE = """
 import os, time

@@ -6,7 +6,7 @@ from pathlib import Path
 from crowd import until
 
 from sidestage.store.sql import open_store
-from sidestage.stream.letter_file import read_letters
+from sidestage.stream.letters.file import read_letters
 
 CODE = """
 import os

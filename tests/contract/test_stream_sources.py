@@ -20,8 +20,8 @@ from sidestage.connectors.parquet_folder import ParquetFolder, ParquetTransactio
 from sidestage.connectors.standard_output import StandardOutput
 from sidestage.connectors.tail import Tail
 from sidestage.stream.contract import Reader, Source
-from sidestage.stream.sinks import Called, Collected
-from sidestage.stream.sources import source_of
+from sidestage.stream.places.sinks import Called, Collected
+from sidestage.stream.places.sources import source_of
 from sidestage.testing.streams import (
     SinkContract,
     SourceContract,

@@ -13,7 +13,7 @@ import sys
 def is_loaded(_number):
     return WAS_LOADED
 
-WAS_LOADED = "sidestage.stream.processes" in sys.modules  # when a process imports this, before it does its work
+WAS_LOADED = "sidestage.stream.workers.processes" in sys.modules  # when a process imports this, before it does its work
 
 if __name__ == "__main__":
     {chosen}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tests.unit.stream.letters import letter
 
-from sidestage.stream.letter_folder import LetterFolder
-from sidestage.stream.letter_reading import LetterReading
+from sidestage.stream.letters.folder import LetterFolder
+from sidestage.stream.letters.reading import LetterReading
 
 SHOP = """
 import os

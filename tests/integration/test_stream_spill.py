@@ -13,14 +13,14 @@ import pytest
 from tests.integration.test_store_processes import Process
 from tests.unit.stream.places import Kept
 
+from sidestage.stream.keys.spill import Spill
 from sidestage.stream.settings import Settings
-from sidestage.stream.spill import Spill
 from sidestage.stream.stream import Stream
 
 PROGRAM = """
     import sys, threading, time
     from sidestage.stream import Checkpoint, Called, Settings, Stream
-    from sidestage.stream.spill import Spill
+    from sidestage.stream.keys.spill import Spill
 
     folder, blocks = sys.argv[1], sys.argv[2] == "blocks"
 

@@ -12,9 +12,9 @@ from sidestage.cli import stream_top_command
 from sidestage.cli.stream_top_command import address_of, command, drawn, read
 from sidestage.errors import ConfigurationError, DataError, SidestageError
 from sidestage.stream.engine import Engine
-from sidestage.stream.sinks import Called
+from sidestage.stream.observing.watch_server import WatchServer
+from sidestage.stream.places.sinks import Called
 from sidestage.stream.stream import Stream
-from sidestage.stream.watch_server import WatchServer
 
 
 class Running:

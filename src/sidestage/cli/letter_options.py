@@ -9,7 +9,7 @@ import click
 
 from sidestage.cli.moments import Moment
 from sidestage.policy.failure import FailureClass
-from sidestage.stream.letter_reading import LetterChoice, LetterReading
+from sidestage.stream.letters.reading import LetterChoice, LetterReading
 
 
 def choice_options(function: Callable[..., int]) -> Callable[..., int]:

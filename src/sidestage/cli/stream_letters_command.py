@@ -12,8 +12,8 @@ from sidestage.cli.console import console, escape
 from sidestage.cli.letter_options import choice_options, flaws, one_line
 from sidestage.cli.options import json_option, print_json
 from sidestage.errors import ConfigurationError
-from sidestage.stream.letter_reading import KnownLetter, LetterChoice, LetterReading
-from sidestage.stream.letter_rows import LetterRow, row_of
+from sidestage.stream.letters.reading import KnownLetter, LetterChoice, LetterReading
+from sidestage.stream.letters.rows import LetterRow, row_of
 
 _SHORT_TRACE = 12
 _SHOWN = {"error": 60, "key": 20, "origin": 40, "item": 60}

@@ -11,9 +11,9 @@ from sidestage.cli.options import json_option, print_json
 from sidestage.clock import SystemClock
 from sidestage.errors import ConfigurationError
 from sidestage.stream.flow import Flow
-from sidestage.stream.letter_reading import LetterChoice
-from sidestage.stream.letter_replay import LetterReplay
-from sidestage.stream.signals import serve
+from sidestage.stream.letters.reading import LetterChoice
+from sidestage.stream.letters.replay import LetterReplay
+from sidestage.stream.life.signals import serve
 from sidestage.stream.stream import Stream
 
 _REASONS = 5

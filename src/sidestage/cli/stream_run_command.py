@@ -15,11 +15,11 @@ from sidestage.events import Event
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.engine import Engine
 from sidestage.stream.flow import Flow
-from sidestage.stream.letter_folder import letters_at
-from sidestage.stream.phases import StreamCancelled, StreamTurned, ThreadsHang, runbook_of
+from sidestage.stream.letters.folder import letters_at
+from sidestage.stream.life.phases import StreamCancelled, StreamTurned, ThreadsHang, runbook_of
+from sidestage.stream.life.signals import serve
+from sidestage.stream.observing.watch_server import LOCAL, WatchServer
 from sidestage.stream.settings import Ended
-from sidestage.stream.signals import serve
-from sidestage.stream.watch_server import LOCAL, WatchServer
 
 INTERRUPTED = 130
 TERMINATED = 143

@@ -14,11 +14,11 @@ from rich.text import Text
 from sidestage.cli.console import console, escape
 from sidestage.cli.options import json_option, print_json
 from sidestage.errors import ConfigurationError, SidestageError
-from sidestage.stream.advice import advice, quantile
-from sidestage.stream.costs import shown_seconds
-from sidestage.stream.metrics import StageCounts
-from sidestage.stream.recent import share_busy, since
-from sidestage.stream.scraping import Scraped, scraped
+from sidestage.stream.observing.advice import advice, quantile
+from sidestage.stream.observing.costs import shown_seconds
+from sidestage.stream.observing.metrics import StageCounts
+from sidestage.stream.observing.recent import share_busy, since
+from sidestage.stream.observing.scraping import Scraped, scraped
 
 _PATIENCE = 5.0
 _FULL, _BUSY = 0.8, 0.9

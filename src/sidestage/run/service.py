@@ -27,11 +27,11 @@ from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.contract import TransactionalSink
 from sidestage.stream.engine import Engine
 from sidestage.stream.flow import Flow
-from sidestage.stream.letter_file import LetterFile
-from sidestage.stream.phases import TURNS, StreamTurned
+from sidestage.stream.letters.file import LetterFile
+from sidestage.stream.life.phases import TURNS, StreamTurned
+from sidestage.stream.life.signals import serve
+from sidestage.stream.observing.watch_server import WatchServer
 from sidestage.stream.settings import Ended
-from sidestage.stream.signals import serve
-from sidestage.stream.watch_server import WatchServer
 
 CHECKPOINT = "checkpoint"
 LETTERS = "letters.jsonl"

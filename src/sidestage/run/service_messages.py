@@ -2,7 +2,7 @@
 
 import msgspec
 
-from sidestage.stream.phases import Phase
+from sidestage.stream.life.phases import Phase
 
 
 class GoOn(msgspec.Struct, frozen=True, tag="go-on"):

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sidestage.stream.failing import DeadLetter
-from sidestage.stream.iteration import HandOver
-from sidestage.stream.letter_file import LetterFile
+from sidestage.stream.letters.file import LetterFile
+from sidestage.stream.places.iteration import HandOver
 from sidestage.stream.stream import Stream
 
 

@@ -5,18 +5,6 @@ from sidestage.policy.bulkhead import Bulkhead
 from sidestage.policy.rate import Rate
 from sidestage.policy.restart import Restart
 from sidestage.policy.surge import Surge
-from sidestage.stream.aggregates import (
-    Fold,
-    collect,
-    count,
-    distinct,
-    largest,
-    mean,
-    smallest,
-    together,
-    total,
-)
-from sidestage.stream.cache import Cache, Found
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.contract import (
     Batch,
@@ -30,28 +18,39 @@ from sidestage.stream.contract import (
     TransactionLost,
     Writer,
 )
-from sidestage.stream.costs import Cost, cost
-from sidestage.stream.estimates import Estimate
 from sidestage.stream.failing import DeadLetter, Default, Raise, SetAside, Skip
 from sidestage.stream.flow import Flow
-from sidestage.stream.guard import Guard
-from sidestage.stream.hot_keys import HotKey, SpillFull
-from sidestage.stream.intervals import JoinFull, Unjoined, Waiting
-from sidestage.stream.letter_file import LetterFile, read_letters, replay
-from sidestage.stream.letter_folder import LetterFolder
-from sidestage.stream.letter_reading import LetterChoice, LetterReading
-from sidestage.stream.letter_replay import LetterReplay
-from sidestage.stream.letter_rows import letter_rows, letter_table
+from sidestage.stream.guarding.guard import Guard
+from sidestage.stream.joins.intervals import JoinFull, Unjoined, Waiting
+from sidestage.stream.joins.side_tables import SideTable, TableStale
+from sidestage.stream.keys.hot_keys import HotKey, SpillFull
+from sidestage.stream.keys.spill import Spill
+from sidestage.stream.letters.file import LetterFile, read_letters, replay
+from sidestage.stream.letters.folder import LetterFolder
+from sidestage.stream.letters.reading import LetterChoice, LetterReading
+from sidestage.stream.letters.replay import LetterReplay
+from sidestage.stream.letters.rows import letter_rows, letter_table
+from sidestage.stream.lookups.cache import Cache, Found
+from sidestage.stream.memory.weights import decoded_pixels
 from sidestage.stream.nodes import Manner
+from sidestage.stream.observing.costs import Cost, cost
+from sidestage.stream.observing.estimates import Estimate
+from sidestage.stream.places.sinks import Called, Collected
 from sidestage.stream.settings import Ended, Settings
 from sidestage.stream.shaping import BatchSize, Routes
-from sidestage.stream.side_tables import SideTable, TableStale
-from sidestage.stream.sinks import Called, Collected
-from sidestage.stream.spill import Spill
 from sidestage.stream.stream import LateStream, Stream
-from sidestage.stream.watermarks import EventTime
-from sidestage.stream.weights import decoded_pixels
-from sidestage.stream.windows import (
+from sidestage.stream.windows.aggregates import (
+    Fold,
+    collect,
+    count,
+    distinct,
+    largest,
+    mean,
+    smallest,
+    together,
+    total,
+)
+from sidestage.stream.windows.plan import (
     EarlyItem,
     LateItem,
     Windowed,
@@ -60,6 +59,7 @@ from sidestage.stream.windows import (
     sliding,
     tumbling,
 )
+from sidestage.stream.windows.watermarks import EventTime
 
 __all__ = [
     "Batch",

@@ -12,8 +12,6 @@ from sidestage.events import Listener
 from sidestage.policy.breaker import Circuit
 from sidestage.policy.rate import Bucket, Buckets
 from sidestage.policy.surge import Surge
-from sidestage.stream.budget import Budget, MemoryCounts
-from sidestage.stream.cache import Lookup
 from sidestage.stream.failing import (
     Desk,
     FailMode,
@@ -25,13 +23,21 @@ from sidestage.stream.failing import (
     Stopped,
     StreamDied,
 )
-from sidestage.stream.guards import Guards
+from sidestage.stream.guarding.guards import Guards
+from sidestage.stream.guarding.surges import StageSurge, WatchedMeter
+from sidestage.stream.joins.side_tables import LoadedTable
+from sidestage.stream.keys.lines import LineInlet, Lines
+from sidestage.stream.keys.spill import Store
+from sidestage.stream.keys.spreading import spread
 from sidestage.stream.layout import Layout, Segment
-from sidestage.stream.letters import Letters
-from sidestage.stream.lines import LineInlet, Lines
-from sidestage.stream.logs import Logged
+from sidestage.stream.letters.post import Letters
+from sidestage.stream.life.restarting import ToldRestarts
+from sidestage.stream.life.revoking import Revoking
+from sidestage.stream.lookups.cache import Lookup
+from sidestage.stream.lookups.remembering import Remembered
 from sidestage.stream.mailbox import Bounded, Inlet, Mailbox
-from sidestage.stream.metrics import Meter, StageCounts, add_up, estimated_cpu
+from sidestage.stream.memory.budget import Budget, MemoryCounts
+from sidestage.stream.memory.weighing import hops
 from sidestage.stream.nodes import (
     KeyNode,
     LimitNode,
@@ -44,25 +50,19 @@ from sidestage.stream.nodes import (
     WindowNode,
     key_before,
 )
+from sidestage.stream.observing.logs import Logged
+from sidestage.stream.observing.metrics import Meter, StageCounts, add_up, estimated_cpu
+from sidestage.stream.observing.recent import Recent
+from sidestage.stream.observing.retuning import Retuner, Tuned
+from sidestage.stream.observing.spans import Spans
+from sidestage.stream.observing.watch import Watch
 from sidestage.stream.outlets import Turns
-from sidestage.stream.processes import require_picklable
-from sidestage.stream.recent import Recent
-from sidestage.stream.remembering import Remembered
-from sidestage.stream.restarting import ToldRestarts
-from sidestage.stream.retuning import Retuner, Tuned
-from sidestage.stream.revoking import Revoking
 from sidestage.stream.settings import Settings
 from sidestage.stream.shape_nodes import FAILED, IntervalNode, SideNode, TableJoinNode
-from sidestage.stream.side_tables import LoadedTable
-from sidestage.stream.spans import Spans
-from sidestage.stream.spill import Store
-from sidestage.stream.spreading import spread
-from sidestage.stream.surges import StageSurge, WatchedMeter
 from sidestage.stream.transactions import transactions_of
-from sidestage.stream.watch import Watch
-from sidestage.stream.weighing import hops
-from sidestage.stream.windowed import Windows
-from sidestage.stream.windowing import WindowState
+from sidestage.stream.windows.stage import Windows
+from sidestage.stream.windows.state import WindowState
+from sidestage.stream.workers.processes import require_picklable
 
 
 class Assembly:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from sidestage.stream.contract import Position, Positions, Progress
 from sidestage.stream.failing import Halt, Stopped
-from sidestage.stream.windowed import Windows
+from sidestage.stream.windows.stage import Windows
 
 _LOOK_SECONDS = 0.1
 _ROUND_SECONDS = 0.002

@@ -6,9 +6,9 @@ from typing import Any
 
 from sidestage.clock import Clock
 from sidestage.stream.chunk import Chunk, Ticket, nowhere
-from sidestage.stream.metrics import Meter
+from sidestage.stream.observing.metrics import Meter
+from sidestage.stream.observing.spans import together
 from sidestage.stream.operators import Step
-from sidestage.stream.spans import together
 
 
 class BatchOperator:

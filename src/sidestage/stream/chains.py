@@ -8,18 +8,21 @@ from typing import Any, Protocol
 
 from sidestage.stream.assembly import Assembly, window_name
 from sidestage.stream.contract import Sink, Writer
-from sidestage.stream.coroutines import CoroutineStage
 from sidestage.stream.failing import Desk
-from sidestage.stream.guarded import GuardedWriter
-from sidestage.stream.hot_keys import Alarm
-from sidestage.stream.interval_stage import IntervalOperator
-from sidestage.stream.keyed_coroutines import KeyedCoroutineStage
-from sidestage.stream.keys import KeyedOutlet, MailboxOutlets, Numbers, Outlets
+from sidestage.stream.guarding.limiting import Bounds, KeyLimitOperator, LimitOperator
+from sidestage.stream.guarding.timed_writer import TimedWriter
+from sidestage.stream.guarding.writer import GuardedWriter
+from sidestage.stream.joins.interval_stage import IntervalOperator
+from sidestage.stream.keys.coroutines import KeyedCoroutineStage
+from sidestage.stream.keys.hot_keys import Alarm
+from sidestage.stream.keys.lines import LineOutlet, Lines
+from sidestage.stream.keys.outlets import KeyedOutlet, MailboxOutlets, Numbers, Outlets
+from sidestage.stream.keys.overflow import Aside, LineOutlets
 from sidestage.stream.layout import Segment
-from sidestage.stream.limiting import Bounds, KeyLimitOperator, LimitOperator
-from sidestage.stream.lines import LineOutlet, Lines
-from sidestage.stream.lookups import LookupOperator
-from sidestage.stream.metrics import Meter
+from sidestage.stream.life.revoking import RevocableOperator
+from sidestage.stream.lookups.remembering import Remembering
+from sidestage.stream.lookups.stage import LookupOperator
+from sidestage.stream.memory.weighing import Weighed
 from sidestage.stream.nodes import (
     BatchNode,
     FilterNode,
@@ -35,12 +38,10 @@ from sidestage.stream.nodes import (
     SourceNode,
     WindowNode,
 )
+from sidestage.stream.observing.metrics import Meter
+from sidestage.stream.observing.watch import Branch, Leaving, Watch, Watched
 from sidestage.stream.operators import Copies, FilterOperator, FlatMapOperator, MapOperator, Operator, Step
 from sidestage.stream.outlets import Turn, TurnOutlet, WriteStep
-from sidestage.stream.overflow import Aside, LineOutlets
-from sidestage.stream.processes import ProcessOperator
-from sidestage.stream.remembering import Remembering
-from sidestage.stream.revoking import RevocableOperator
 from sidestage.stream.routing import Away, Fork
 from sidestage.stream.shape_nodes import (
     FAILED,
@@ -52,10 +53,9 @@ from sidestage.stream.shape_nodes import (
     TableJoinNode,
 )
 from sidestage.stream.shape_steps import shape_step
-from sidestage.stream.timed_writer import TimedWriter
-from sidestage.stream.watch import Branch, Leaving, Watch, Watched
-from sidestage.stream.weighing import Weighed
-from sidestage.stream.windowed import WindowOperator
+from sidestage.stream.windows.stage import WindowOperator
+from sidestage.stream.workers.coroutines import CoroutineStage
+from sidestage.stream.workers.processes import ProcessOperator
 
 _OPERATORS: dict[type[Node], type[Operator]] = {
     MapNode: MapOperator,

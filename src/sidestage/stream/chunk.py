@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from sidestage.stream.contract import Batch, Position
-from sidestage.stream.traces import trace_of
+from sidestage.stream.observing.traces import trace_of
 
 if TYPE_CHECKING:
-    from sidestage.stream.spans import Trail
+    from sidestage.stream.observing.spans import Trail
 
 
 NOWHERE = -1

@@ -60,7 +60,7 @@ class Source(Protocol[T_co]):
     """A place that items come from, as it is described before anything is read.
 
     One that reads something which is yet to be decoded has an attribute ``decode``, a function: see
-    ``sidestage.stream.entrance``.
+    ``sidestage.stream.places.entrance``.
     """
 
     @property

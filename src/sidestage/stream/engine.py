@@ -11,26 +11,26 @@ from sidestage.clock import Clock
 from sidestage.errors import StreamHangs
 from sidestage.stream.assembly import Assembly
 from sidestage.stream.barrier import Barrier, Keeper
-from sidestage.stream.budget import MemoryCounts
 from sidestage.stream.chains import Chain, Lane
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.contract import Positions, Reader
-from sidestage.stream.exposition import exposition, of_sinks
 from sidestage.stream.failing import Abandoned, Stopped, StreamDied
 from sidestage.stream.feed import READ_SECONDS, Feed
-from sidestage.stream.intake import Intake
 from sidestage.stream.layout import Segment
-from sidestage.stream.life import Life
+from sidestage.stream.life.life import Life
+from sidestage.stream.life.phases import Phase
+from sidestage.stream.life.revoking import Revocation
 from sidestage.stream.mailbox import Inlet
-from sidestage.stream.metrics import StageCounts
+from sidestage.stream.memory.budget import MemoryCounts
+from sidestage.stream.memory.intake import Intake
 from sidestage.stream.nodes import MapNode, SinkNode, SourceNode, WindowNode
+from sidestage.stream.observing.exposition import exposition, of_sinks
+from sidestage.stream.observing.metrics import StageCounts
+from sidestage.stream.observing.watch import Watch
 from sidestage.stream.operators import Step
 from sidestage.stream.outlets import Turn
-from sidestage.stream.phases import Phase
-from sidestage.stream.revoking import Revocation
 from sidestage.stream.settings import Ended, Settings
-from sidestage.stream.watch import Watch
-from sidestage.stream.window_metrics import of_windows
+from sidestage.stream.windows.metrics import of_windows
 
 
 class Engine:

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 
 from sidestage.policy.limits import size_text
-from sidestage.stream.budget import PIECES
+from sidestage.stream.keys.spill import Spill
 from sidestage.stream.layout import Layout, Segment
+from sidestage.stream.memory.budget import PIECES
 from sidestage.stream.nodes import BatchNode, KeyNode, LimitNode, Node, SinkNode, SourceNode
 from sidestage.stream.settings import Settings
 from sidestage.stream.shape_nodes import GatherNode, IntervalNode, RouteNode, TableJoinNode
-from sidestage.stream.spill import Spill
 
 
 def explained(layout: Layout, settings: Settings) -> str:

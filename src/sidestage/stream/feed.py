@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterable, Sequence
 from sidestage.clock import Clock
 from sidestage.stream.chunk import Chunk, Ledger
 from sidestage.stream.contract import Batch, Position, Positions, Reader, TransactionLost
-from sidestage.stream.intake import Intake
+from sidestage.stream.memory.intake import Intake
+from sidestage.stream.observing.spans import Incoming
+from sidestage.stream.observing.watch import Watch
 from sidestage.stream.operators import Step
 from sidestage.stream.settings import Settings
-from sidestage.stream.spans import Incoming
-from sidestage.stream.watch import Watch
 
 READ_SECONDS = 0.1
 """How long a source waits at most before it hears that it is to stop."""

@@ -7,21 +7,21 @@ from sidestage.clock import Clock, SystemClock
 from sidestage.errors import DefinitionError
 from sidestage.events import Listener
 from sidestage.stream.assembly import Assembly
-from sidestage.stream.asynchronous import arun
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.contract import TransactionalSink
 from sidestage.stream.engine import Engine
-from sidestage.stream.estimates import Estimate, Known, estimate
 from sidestage.stream.explain import explained
-from sidestage.stream.exposition import metrics_view
 from sidestage.stream.failing import DeadLetter, FailMode
 from sidestage.stream.layout import Layout, lay_out
-from sidestage.stream.metrics import StageCounts
+from sidestage.stream.life.recovery import run_again_if_lost
+from sidestage.stream.life.signals import serve
 from sidestage.stream.nodes import SinkNode, SourceNode, WindowNode
-from sidestage.stream.recovery import run_again_if_lost
+from sidestage.stream.observing.estimates import Estimate, Known, estimate
+from sidestage.stream.observing.exposition import metrics_view
+from sidestage.stream.observing.metrics import StageCounts
+from sidestage.stream.places.asynchronous import arun
 from sidestage.stream.settings import Ended, Settings
-from sidestage.stream.signals import serve
-from sidestage.stream.window_metrics import WINDOW_FAMILIES
+from sidestage.stream.windows.metrics import WINDOW_FAMILIES
 
 
 class Terms(TypedDict, total=False):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sidestage.errors import DefinitionError
-from sidestage.stream.fan_outs import FanOut, fan_outs
+from sidestage.stream.keys.fan_outs import FanOut, fan_outs
 from sidestage.stream.nodes import (
     BatchNode,
     KeyNode,

@@ -11,14 +11,14 @@ from sidestage.policy.breaker import Breaker
 from sidestage.policy.rate import Rate
 from sidestage.policy.retry import Retry
 from sidestage.policy.surge import Surge
-from sidestage.stream.cache import Cache, Found
 from sidestage.stream.contract import Sink, Source
 from sidestage.stream.failing import Default, OnError, shown
-from sidestage.stream.guard import Guard
-from sidestage.stream.spans import Incoming
-from sidestage.stream.spill import Spill
-from sidestage.stream.spreading import require_key
-from sidestage.stream.windows import WindowPlan
+from sidestage.stream.guarding.guard import Guard
+from sidestage.stream.keys.spill import Spill
+from sidestage.stream.keys.spreading import require_key
+from sidestage.stream.lookups.cache import Cache, Found
+from sidestage.stream.observing.spans import Incoming
+from sidestage.stream.windows.plan import WindowPlan
 
 Place = Literal["thread", "process"]
 """What a worker is: a thread; a process, for Python code that keeps a processor busy."""

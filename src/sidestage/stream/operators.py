@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 from sidestage.stream.chunk import Chunk
 from sidestage.stream.failing import Desk, GivenUp
-from sidestage.stream.metrics import Meter
+from sidestage.stream.observing.metrics import Meter
 
 MOST_AT_ONCE = 8192
 """How many items a stage that makes several of one hands on at most in one chunk."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sidestage.stream.chunk import Chunk
 from sidestage.stream.contract import Refused, Writer
 from sidestage.stream.failing import Desk, Halt, Stopped
-from sidestage.stream.metrics import Meter
+from sidestage.stream.observing.metrics import Meter
 from sidestage.stream.operators import End, Step
 
 _LOOK_SECONDS = 0.1

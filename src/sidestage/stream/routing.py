@@ -6,9 +6,9 @@ from typing import Any
 
 from sidestage.errors import DataError
 from sidestage.stream.chunk import Chunk
+from sidestage.stream.columns.frames import weight_of
 from sidestage.stream.failing import Desk
-from sidestage.stream.frames import weight_of
-from sidestage.stream.metrics import Meter
+from sidestage.stream.observing.metrics import Meter
 from sidestage.stream.operators import End, Step
 from sidestage.stream.shape_nodes import port_to
 

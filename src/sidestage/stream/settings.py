@@ -8,8 +8,8 @@ from sidestage.errors import DefinitionError
 from sidestage.policy.limits import size_of
 from sidestage.policy.restart import Restart
 from sidestage.policy.surge import Surge
-from sidestage.stream.budget import MemoryCounts
-from sidestage.stream.metrics import StageCounts
+from sidestage.stream.memory.budget import MemoryCounts
+from sidestage.stream.observing.metrics import StageCounts
 
 AUTO_CHUNKS = 4
 """How many chunks may wait before each worker until more is known of the stages."""

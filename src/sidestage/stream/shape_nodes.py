@@ -9,8 +9,8 @@ from sidestage.stream.nodes import Node
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from sidestage.stream.intervals import IntervalPlan
-    from sidestage.stream.side_tables import SideTable
+    from sidestage.stream.joins.intervals import IntervalPlan
+    from sidestage.stream.joins.side_tables import SideTable
 
 Library = Literal["arrow", "polars"]
 """What tables are made of: ``pyarrow.Table`` or ``polars.DataFrame``."""

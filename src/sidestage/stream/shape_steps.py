@@ -1,16 +1,16 @@
 """Stages that change the shape of a stream, as one worker does them."""
 
 from sidestage.stream.assembly import Assembly
-from sidestage.stream.batch_maps import BatchMapOperator
 from sidestage.stream.batching import BatchOperator
+from sidestage.stream.columns.batch_maps import BatchMapOperator
+from sidestage.stream.columns.gathering import GatherOperator
 from sidestage.stream.failing import Desk
-from sidestage.stream.gathering import GatherOperator
-from sidestage.stream.metrics import Meter
+from sidestage.stream.joins.table_joins import TableJoinOperator
 from sidestage.stream.nodes import BatchNode
+from sidestage.stream.observing.metrics import Meter
 from sidestage.stream.operators import Step
 from sidestage.stream.routing import Fork, RouteOperator
 from sidestage.stream.shape_nodes import BatchMapNode, GatherNode, RouteNode, TableJoinNode
-from sidestage.stream.table_joins import TableJoinOperator
 
 
 def shape_step(

@@ -7,9 +7,9 @@ import msgspec
 
 from sidestage.errors import DefinitionError
 from sidestage.policy.retry import Retry
+from sidestage.stream.columns.frames import rows_of
 from sidestage.stream.failing import DeadLetter, Default, OnError, SetAside
-from sidestage.stream.frames import rows_of
-from sidestage.stream.joining import Joining
+from sidestage.stream.joins.joining import Joining
 from sidestage.stream.nodes import (
     BatchNode,
     FlatMapNode,

@@ -9,14 +9,12 @@ from sidestage.policy.breaker import Breaker
 from sidestage.policy.rate import Rate
 from sidestage.policy.retry import Retry
 from sidestage.policy.surge import Surge
-from sidestage.stream.asynchronous import AsyncHandOver
-from sidestage.stream.cache import Cache, Found
 from sidestage.stream.contract import Sink, Source
-from sidestage.stream.entrance import way_in
 from sidestage.stream.failing import OnError
 from sidestage.stream.flow import Flow
-from sidestage.stream.guard import Guard
-from sidestage.stream.iteration import HandOver
+from sidestage.stream.guarding.guard import Guard
+from sidestage.stream.keys.spill import Spill
+from sidestage.stream.lookups.cache import Cache, Found
 from sidestage.stream.nodes import (
     BatchNode,
     FilterNode,
@@ -34,11 +32,13 @@ from sidestage.stream.nodes import (
     WindowNode,
     name_of,
 )
+from sidestage.stream.places.asynchronous import AsyncHandOver
+from sidestage.stream.places.entrance import way_in
+from sidestage.stream.places.iteration import HandOver
+from sidestage.stream.places.sources import source_of
 from sidestage.stream.shape_nodes import LATE, SideNode
 from sidestage.stream.shaping import Shaping
-from sidestage.stream.sources import source_of
-from sidestage.stream.spill import Spill
-from sidestage.stream.windows import EarlyItem, LateItem, Windowed, WindowPlan
+from sidestage.stream.windows.plan import EarlyItem, LateItem, Windowed, WindowPlan
 
 T = TypeVar("T")
 R = TypeVar("R")

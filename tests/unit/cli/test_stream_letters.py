@@ -12,7 +12,7 @@ from tests.unit.stream.letters import letter
 
 from sidestage.cli.stream_command import command
 from sidestage.errors import ConfigurationError, DataError
-from sidestage.stream.letter_file import LetterFile
+from sidestage.stream.letters.file import LetterFile
 from sidestage.testing.turned_clock import HandClock
 
 SHOP = """

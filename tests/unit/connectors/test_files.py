@@ -19,7 +19,7 @@ from sidestage.connectors.files import CsvRows, JsonLines, Lines, RawLines
 from sidestage.errors import DataError, DefinitionError
 from sidestage.stream.contract import Batch, Source
 from sidestage.stream.failing import DeadLetter, Skip
-from sidestage.stream.sinks import Collected
+from sidestage.stream.places.sinks import Collected
 from sidestage.stream.stream import Stream
 
 TEXTS = st.lists(st.text(alphabet="a€\x0b\x0c\x1c\x85\u2028\u2029 \"',;\r", max_size=6), max_size=12)

@@ -13,7 +13,7 @@ from sidestage.connectors.tail import Tail
 from sidestage.errors import DataError, DefinitionError
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.contract import Batch, Position
-from sidestage.stream.sinks import Called
+from sidestage.stream.places.sinks import Called
 from sidestage.stream.stream import Stream
 from sidestage.testing.turned_clock import HandClock
 

@@ -5,9 +5,9 @@ import math
 import pytest
 from tests.unit.stream.places import Kept
 
-from sidestage.stream.advice import advice, bottleneck, buffer_for, loads, quantile
-from sidestage.stream.exposition import exposition
-from sidestage.stream.metrics import BOUNDS, Meter, StageCounts, add_up
+from sidestage.stream.observing.advice import advice, bottleneck, buffer_for, loads, quantile
+from sidestage.stream.observing.exposition import exposition
+from sidestage.stream.observing.metrics import BOUNDS, Meter, StageCounts, add_up
 from sidestage.stream.settings import Settings
 from sidestage.stream.stream import Stream
 

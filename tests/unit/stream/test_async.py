@@ -13,12 +13,12 @@ from tests.unit.stream.places import Kept, Parts
 
 from sidestage.errors import StreamFailed
 from sidestage.events import Event
-from sidestage.stream.asynchronous import AsyncHandOver
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.failing import Abandoned
-from sidestage.stream.phases import StreamCancelled, StreamCrashed, StreamEnded, ThreadsHang
+from sidestage.stream.life.phases import StreamCancelled, StreamCrashed, StreamEnded, ThreadsHang
+from sidestage.stream.places.asynchronous import AsyncHandOver
+from sidestage.stream.places.sources import source_of
 from sidestage.stream.settings import Settings
-from sidestage.stream.sources import source_of
 from sidestage.stream.stream import Stream
 
 PATIENT = 30.0
@@ -165,7 +165,7 @@ def test_what_its_clean_up_raises_is_told() -> None:
 
 
 def test_one_that_refuses_to_be_cancelled_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sidestage.stream.async_sources._CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr("sidestage.stream.places.async_sources._CLOSE_SECONDS", 0.2)
     over = threading.Event()
 
     async def stubborn() -> AsyncIterator[int]:

@@ -16,23 +16,23 @@ from tests.unit.stream.places import Kept, Parts
 
 from sidestage.clock import SystemClock
 from sidestage.errors import DefinitionError, ItemTooLarge, StreamFailed, WindowsFull
-from sidestage.stream.aggregates import collect, count
 from sidestage.stream.assembly import Assembly
-from sidestage.stream.budget import Budget, Hop, MemoryCounts
-from sidestage.stream.cache import Cache
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.chunk import Chunk, Ledger, Origin
 from sidestage.stream.contract import Batch
 from sidestage.stream.engine import Engine
-from sidestage.stream.exposition import exposition
 from sidestage.stream.failing import DeadLetter, FailMode
 from sidestage.stream.flow import Flow
+from sidestage.stream.lookups.cache import Cache
+from sidestage.stream.memory.budget import Budget, Hop, MemoryCounts
+from sidestage.stream.memory.weights import decoded_pixels, weigh
+from sidestage.stream.observing.exposition import exposition
+from sidestage.stream.places.sinks import Called
 from sidestage.stream.settings import Ended, Settings
-from sidestage.stream.sinks import Called
 from sidestage.stream.stream import Stream
-from sidestage.stream.watermarks import EventTime
-from sidestage.stream.weights import decoded_pixels, weigh
-from sidestage.stream.windows import WindowPlan, session, tumbling
+from sidestage.stream.windows.aggregates import collect, count
+from sidestage.stream.windows.plan import WindowPlan, session, tumbling
+from sidestage.stream.windows.watermarks import EventTime
 
 MIB = 1 << 20
 

@@ -13,8 +13,8 @@ from sidestage.errors import DefinitionError
 from sidestage.policy.breaker import Breaker, Circuit
 from sidestage.policy.failure import classify
 from sidestage.policy.fallback import FailureBudget, FallbackTurned
-from sidestage.stream.cache import Cache, CoroutineLookup, Lookup
-from sidestage.stream.shelf import Found, Shelf
+from sidestage.stream.lookups.cache import Cache, CoroutineLookup, Lookup
+from sidestage.stream.lookups.shelf import Found, Shelf
 from sidestage.testing.turned_clock import HandClock
 
 LONG = 30.0

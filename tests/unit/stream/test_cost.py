@@ -8,10 +8,10 @@ import pytest
 from tests.unit.stream.places import Kept
 
 from sidestage.errors import DataError, DefinitionError
-from sidestage.stream.costs import cost, shown_seconds
-from sidestage.stream.exposition import exposition
-from sidestage.stream.metrics import Meter, StageCounts
-from sidestage.stream.scraping import scraped
+from sidestage.stream.observing.costs import cost, shown_seconds
+from sidestage.stream.observing.exposition import exposition
+from sidestage.stream.observing.metrics import Meter, StageCounts
+from sidestage.stream.observing.scraping import scraped
 from sidestage.stream.settings import Ended, Settings
 from sidestage.stream.stream import Stream
 

@@ -15,20 +15,20 @@ from sidestage.clock import SystemClock
 from sidestage.errors import DataError, DefinitionError, StreamFailed
 from sidestage.policy.restart import Restart
 from sidestage.policy.retry import Retry
-from sidestage.stream.aggregates import count
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.chunk import Chunk, Ledger
 from sidestage.stream.contract import Batch, Refused
 from sidestage.stream.failing import DeadLetter, Default, Desk, Halt, Raise, SetAside, Skip
-from sidestage.stream.letter_file import LetterFile, read_letters
+from sidestage.stream.keys.spreading import spread
+from sidestage.stream.letters.file import LetterFile, read_letters
 from sidestage.stream.mailbox import Mailbox
-from sidestage.stream.metrics import Meter
+from sidestage.stream.observing.metrics import Meter
 from sidestage.stream.settings import Settings
-from sidestage.stream.spreading import spread
 from sidestage.stream.stream import Stream
-from sidestage.stream.watermarks import EventTime
-from sidestage.stream.windowed import WindowOperator
-from sidestage.stream.windows import WindowPlan, tumbling
+from sidestage.stream.windows.aggregates import count
+from sidestage.stream.windows.plan import WindowPlan, tumbling
+from sidestage.stream.windows.stage import WindowOperator
+from sidestage.stream.windows.watermarks import EventTime
 
 AT_ONCE = Settings(restart=Restart(delay=0.0, times=50))
 

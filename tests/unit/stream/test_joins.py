@@ -34,9 +34,9 @@ from sidestage.stream import (
     Waiting,
 )
 from sidestage.stream.contract import Batch, Position
-from sidestage.stream.intervals import IntervalPlan, IntervalState, Keyed
-from sidestage.stream.side_tables import LoadedTable, TableTooOld
-from sidestage.stream.watermarks import Moment
+from sidestage.stream.joins.intervals import IntervalPlan, IntervalState, Keyed
+from sidestage.stream.joins.side_tables import LoadedTable, TableTooOld
+from sidestage.stream.windows.watermarks import Moment
 from sidestage.testing.turned_clock import HandClock
 
 Row = tuple[float, str, int]

@@ -22,9 +22,9 @@ from sidestage.policy.rate import Rate
 from sidestage.policy.restart import Restart
 from sidestage.stream.chunk import Origin
 from sidestage.stream.failing import DeadLetter, Default
-from sidestage.stream.hot_keys import HotKey, SpillFull
+from sidestage.stream.keys.hot_keys import HotKey, SpillFull
+from sidestage.stream.keys.spill import Spill, Store
 from sidestage.stream.settings import Settings
-from sidestage.stream.spill import Spill, Store
 from sidestage.stream.stream import Stream
 from sidestage.testing.turned_clock import HandClock
 

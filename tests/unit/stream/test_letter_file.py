@@ -14,7 +14,7 @@ from tests.unit.stream.places import Kept, Parts
 from sidestage.errors import DataError
 from sidestage.stream.chunk import Origin
 from sidestage.stream.failing import DeadLetter
-from sidestage.stream.letter_file import LetterFile, read_letters, replay
+from sidestage.stream.letters.file import LetterFile, read_letters, replay
 from sidestage.stream.stream import Stream
 
 

@@ -7,9 +7,9 @@ import pytest
 from tests.unit.stream.letters import letter
 
 from sidestage.errors import ConfigurationError
-from sidestage.stream.letter_file import read_letters
-from sidestage.stream.letter_folder import LetterFolder
-from sidestage.stream.letter_reading import LetterReading
+from sidestage.stream.letters.file import read_letters
+from sidestage.stream.letters.folder import LetterFolder
+from sidestage.stream.letters.reading import LetterReading
 from sidestage.testing.turned_clock import HandClock
 
 DAY = 86_400.0

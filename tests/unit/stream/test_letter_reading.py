@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tests.unit.stream.letters import letter
 
 from sidestage.errors import DataError
-from sidestage.stream.letter_file import LetterFile, read_letters
-from sidestage.stream.letter_reading import LetterChoice, LetterReading
+from sidestage.stream.letters.file import LetterFile, read_letters
+from sidestage.stream.letters.reading import LetterChoice, LetterReading
 from sidestage.testing.turned_clock import HandClock
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

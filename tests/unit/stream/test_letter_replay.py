@@ -11,11 +11,11 @@ from tests.unit.stream.places import Kept
 
 from sidestage.errors import StreamFailed
 from sidestage.stream.failing import Raise
-from sidestage.stream.letter_file import LetterFile
-from sidestage.stream.letter_folder import LetterFolder
-from sidestage.stream.letter_marks import marks_beside
-from sidestage.stream.letter_reading import LetterChoice, LetterReading
-from sidestage.stream.letter_replay import LetterReplay
+from sidestage.stream.letters.file import LetterFile
+from sidestage.stream.letters.folder import LetterFolder
+from sidestage.stream.letters.marks import marks_beside
+from sidestage.stream.letters.reading import LetterChoice, LetterReading
+from sidestage.stream.letters.replay import LetterReplay
 from sidestage.stream.settings import Settings
 from sidestage.stream.stream import Stream
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 from tests.unit.stream.letters import letter
 
-from sidestage.stream.letter_file import LetterFile
-from sidestage.stream.letter_reading import LetterChoice
-from sidestage.stream.letter_rows import LetterRow, letter_rows, letter_table
+from sidestage.stream.letters.file import LetterFile
+from sidestage.stream.letters.reading import LetterChoice
+from sidestage.stream.letters.rows import LetterRow, letter_rows, letter_table
 
 
 def test_rows_say_all_that_is_known(tmp_path: Path) -> None:

@@ -18,12 +18,10 @@ from sidestage.policy.breaker import Breaker
 from sidestage.policy.rate import Rate
 from sidestage.policy.restart import Restart
 from sidestage.policy.retry import Retry
-from sidestage.stream.aggregates import count
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.contract import Progress
 from sidestage.stream.engine import Engine
-from sidestage.stream.nodes import Manner
-from sidestage.stream.phases import (
+from sidestage.stream.life.phases import (
     StreamBooted,
     StreamCancelled,
     StreamCrashed,
@@ -34,12 +32,14 @@ from sidestage.stream.phases import (
     ThreadsHang,
     runbook_of,
 )
-from sidestage.stream.processes import ProcessOperator
+from sidestage.stream.life.signals import HEEDED, Told, heard
+from sidestage.stream.nodes import Manner
 from sidestage.stream.settings import Settings
-from sidestage.stream.signals import HEEDED, Told, heard
 from sidestage.stream.stream import Stream
-from sidestage.stream.watermarks import EventTime
-from sidestage.stream.windows import WindowPlan, tumbling
+from sidestage.stream.windows.aggregates import count
+from sidestage.stream.windows.plan import WindowPlan, tumbling
+from sidestage.stream.windows.watermarks import EventTime
+from sidestage.stream.workers.processes import ProcessOperator
 
 PATIENT = 30.0
 ENDLESS = range(10**9)

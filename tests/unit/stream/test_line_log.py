@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sidestage.stream.line_log import LineLog
+from sidestage.stream.letters.line_log import LineLog
 
 
 def test_lines_of_several_writers_stay_whole(tmp_path: Path) -> None:

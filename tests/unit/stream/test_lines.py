@@ -10,11 +10,11 @@ import pytest
 
 from sidestage.stream.chunk import Chunk
 from sidestage.stream.failing import Halt
-from sidestage.stream.hot_keys import Alarm
-from sidestage.stream.keys import Numbers
-from sidestage.stream.lines import Line, Lines, Taken
-from sidestage.stream.overflow import LineOutlets
-from sidestage.stream.spill import Spill, Store
+from sidestage.stream.keys.hot_keys import Alarm
+from sidestage.stream.keys.lines import Line, Lines, Taken
+from sidestage.stream.keys.outlets import Numbers
+from sidestage.stream.keys.overflow import LineOutlets
+from sidestage.stream.keys.spill import Spill, Store
 from sidestage.testing.turned_clock import HandClock
 
 Item = tuple[int, int]

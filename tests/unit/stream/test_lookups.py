@@ -9,8 +9,8 @@ from tests.unit.stream.places import Kept, Parts
 
 from sidestage.policy.breaker import Breaker
 from sidestage.policy.retry import Retry
-from sidestage.stream.cache import Cache, Found
 from sidestage.stream.failing import DeadLetter
+from sidestage.stream.lookups.cache import Cache, Found
 from sidestage.stream.settings import Settings
 from sidestage.stream.stream import Stream
 

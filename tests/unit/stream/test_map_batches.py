@@ -38,11 +38,11 @@ from sidestage.stream import (
     tumbling,
 )
 from sidestage.stream.chunk import Chunk, Ledger
+from sidestage.stream.columns.gathering import GatherOperator
 from sidestage.stream.contract import Batch
 from sidestage.stream.failing import Desk, Halt
-from sidestage.stream.gathering import GatherOperator
 from sidestage.stream.mailbox import Mailbox
-from sidestage.stream.metrics import Meter
+from sidestage.stream.observing.metrics import Meter
 from sidestage.stream.shape_nodes import GatherNode
 from sidestage.testing.turned_clock import HandClock
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sidestage.stream.parcels import parcel, receive, send
+from sidestage.stream.workers.parcels import parcel, receive, send
 
 
 @pytest.mark.parametrize(

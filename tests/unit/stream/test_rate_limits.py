@@ -12,19 +12,19 @@ from tests.unit.stream.places import Kept, Parts, PartsReader
 
 from sidestage.errors import DefinitionError, StreamFailed
 from sidestage.policy.rate import Bucket, Buckets, Rate
-from sidestage.stream.aggregates import count
 from sidestage.stream.batching import BatchOperator
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.chunk import Chunk, Ledger
 from sidestage.stream.contract import Batch, Position
 from sidestage.stream.failing import DeadLetter, Desk, Halt, OnError, Raise, SetAside, Skip, Stopped
-from sidestage.stream.limiting import Bounds, KeyLimitOperator, LimitOperator
-from sidestage.stream.metrics import Meter
+from sidestage.stream.guarding.limiting import Bounds, KeyLimitOperator, LimitOperator
+from sidestage.stream.observing.metrics import Meter
 from sidestage.stream.operators import End, Step
 from sidestage.stream.settings import Settings
 from sidestage.stream.stream import Stream
-from sidestage.stream.watermarks import EventTime
-from sidestage.stream.windows import WindowPlan, tumbling
+from sidestage.stream.windows.aggregates import count
+from sidestage.stream.windows.plan import WindowPlan, tumbling
+from sidestage.stream.windows.watermarks import EventTime
 from sidestage.testing.turned_clock import HandClock
 
 FOR_EVER = float("inf")

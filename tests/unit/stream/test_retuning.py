@@ -12,12 +12,12 @@ from tests.unit.stream.places import Kept
 from sidestage.errors import DefinitionError
 from sidestage.events import Event
 from sidestage.stream.chunk import Chunk
-from sidestage.stream.exposition import exposition
 from sidestage.stream.failing import Halt, Stopped
 from sidestage.stream.mailbox import Mailbox
-from sidestage.stream.metrics import Meter, StageCounts
-from sidestage.stream.recent import Recent, since
-from sidestage.stream.retuning import MOST_CHUNKS, BufferRetuned, Retuner, Tuned, decide
+from sidestage.stream.observing.exposition import exposition
+from sidestage.stream.observing.metrics import Meter, StageCounts
+from sidestage.stream.observing.recent import Recent, since
+from sidestage.stream.observing.retuning import MOST_CHUNKS, BufferRetuned, Retuner, Tuned, decide
 from sidestage.stream.settings import Settings
 from sidestage.stream.stream import Stream
 from sidestage.testing.turned_clock import HandClock

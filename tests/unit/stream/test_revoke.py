@@ -15,16 +15,16 @@ from tests.unit.stream.places import Kept, Parts
 from sidestage.errors import DefinitionError, StreamFailed
 from sidestage.events import Event
 from sidestage.policy.retry import Retry
-from sidestage.stream.aggregates import count
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.engine import Engine
 from sidestage.stream.failing import DeadLetter, SetAside
-from sidestage.stream.phases import ItemRevoked
-from sidestage.stream.revoking import Revocation
+from sidestage.stream.life.phases import ItemRevoked
+from sidestage.stream.life.revoking import Revocation
 from sidestage.stream.settings import Settings
 from sidestage.stream.stream import Stream
-from sidestage.stream.watermarks import EventTime
-from sidestage.stream.windows import WindowPlan, tumbling
+from sidestage.stream.windows.aggregates import count
+from sidestage.stream.windows.plan import WindowPlan, tumbling
+from sidestage.stream.windows.watermarks import EventTime
 from sidestage.testing.turned_clock import HandClock
 
 PATIENT = 30.0

@@ -31,15 +31,15 @@ from sidestage.stream import (
 from sidestage.stream.barrier import Barrier
 from sidestage.stream.chunk import Chunk
 from sidestage.stream.chunk import Ledger as Tickets
-from sidestage.stream.chunk_parts import ChunkParts
+from sidestage.stream.columns.chunk_parts import ChunkParts
 from sidestage.stream.contract import Batch
 from sidestage.stream.failing import Halt
-from sidestage.stream.overflow import Aside, Frame, packed
-from sidestage.stream.spill import Store
-from sidestage.stream.spreading import spread
-from sidestage.stream.watermarks import Moment
-from sidestage.stream.windowed import Windows
-from sidestage.stream.windowing import WindowState
+from sidestage.stream.keys.overflow import Aside, Frame, packed
+from sidestage.stream.keys.spill import Store
+from sidestage.stream.keys.spreading import spread
+from sidestage.stream.windows.stage import Windows
+from sidestage.stream.windows.state import WindowState
+from sidestage.stream.windows.watermarks import Moment
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from sidestage.policy.bulkhead import Bulkhead, CallLate, ThreadBulkhead, Thread
 from sidestage.policy.fallback import FallbackTurned
 from sidestage.policy.retry import Retry
 from sidestage.policy.surge import Surge
-from sidestage.stream.cache import Cache, Found
-from sidestage.stream.exposition import exposition
 from sidestage.stream.failing import DeadLetter, Halt, Stopped
-from sidestage.stream.guard import Guard
-from sidestage.stream.guarded import GuardedWriter
-from sidestage.stream.guarded_calls import GuardedCall, Outage
+from sidestage.stream.guarding.calls import GuardedCall, Outage
+from sidestage.stream.guarding.guard import Guard
+from sidestage.stream.guarding.writer import GuardedWriter
+from sidestage.stream.lookups.cache import Cache, Found
 from sidestage.stream.nodes import Manner
+from sidestage.stream.observing.exposition import exposition
 from sidestage.stream.settings import Settings
 from sidestage.stream.stream import Stream
 from sidestage.testing.turned_clock import HandClock

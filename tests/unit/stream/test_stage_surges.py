@@ -12,10 +12,10 @@ from sidestage.policy.failure import FailureClass
 from sidestage.policy.surge import Surge, SurgeBegan, SurgeEnded
 from sidestage.stream.assembly import Assembly
 from sidestage.stream.failing import DeadLetter, Halt, SetAside, Skip
-from sidestage.stream.metrics import Meter
+from sidestage.stream.guarding.surges import StageSurge, WatchedMeter
+from sidestage.stream.observing.metrics import Meter
 from sidestage.stream.settings import Settings
 from sidestage.stream.stream import Stream
-from sidestage.stream.surges import StageSurge, WatchedMeter
 from sidestage.testing.turned_clock import HandClock
 
 SCHEMA = [*range(100), *(f"new {number}" for number in range(100)), *range(200, 1000)]

@@ -9,13 +9,13 @@ from tests.unit.stream.places import Kept, Parts
 
 from sidestage.errors import DefinitionError, StreamFailed
 from sidestage.policy.retry import Retry
-from sidestage.stream.aggregates import count
 from sidestage.stream.chunk import Origin
 from sidestage.stream.failing import DeadLetter, Default, Raise, SetAside, Skip
 from sidestage.stream.settings import Settings
 from sidestage.stream.stream import Stream
-from sidestage.stream.watermarks import EventTime
-from sidestage.stream.windows import WindowPlan, tumbling
+from sidestage.stream.windows.aggregates import count
+from sidestage.stream.windows.plan import WindowPlan, tumbling
+from sidestage.stream.windows.watermarks import EventTime
 
 
 def twice(number: int) -> int:

@@ -16,16 +16,16 @@ from tests.unit.stream.places import Kept, Parts
 
 from sidestage.errors import DefinitionError, StreamFailed
 from sidestage.policy.rate import Rate
-from sidestage.stream.aggregates import count
 from sidestage.stream.failing import DeadLetter, SetAside
-from sidestage.stream.letter_file import LetterFile, read_letters
+from sidestage.stream.letters.file import LetterFile, read_letters
+from sidestage.stream.observing.traces import is_sampled, trace_id
 from sidestage.stream.operators import MOST_AT_ONCE
+from sidestage.stream.places.sinks import Collected
 from sidestage.stream.settings import Settings
-from sidestage.stream.sinks import Collected
 from sidestage.stream.stream import Stream
-from sidestage.stream.traces import is_sampled, trace_id
-from sidestage.stream.watermarks import EventTime
-from sidestage.stream.windows import WindowPlan, tumbling
+from sidestage.stream.windows.aggregates import count
+from sidestage.stream.windows.plan import WindowPlan, tumbling
+from sidestage.stream.windows.watermarks import EventTime
 
 ALL = Settings(trace=1.0, chunk=10)
 

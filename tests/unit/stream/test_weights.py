@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidestage.stream.weights import decoded_pixels, weigh, weight
+from sidestage.stream.memory.weights import decoded_pixels, weigh, weight
 
 SLOT = 16
 

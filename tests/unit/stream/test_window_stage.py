@@ -14,19 +14,19 @@ from tests.unit.stream.places import Kept, Parts, PartsReader
 
 from sidestage.clock import SystemClock
 from sidestage.errors import DataError, StreamFailed
-from sidestage.stream.aggregates import count, total
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.chunk import Chunk, Ledger
 from sidestage.stream.contract import Batch, Position
 from sidestage.stream.failing import DeadLetter, Desk, Halt, Raise
 from sidestage.stream.mailbox import Mailbox
-from sidestage.stream.metrics import Meter
+from sidestage.stream.observing.metrics import Meter
+from sidestage.stream.places.sinks import Collected
 from sidestage.stream.settings import Settings
-from sidestage.stream.sinks import Collected
 from sidestage.stream.stream import Stream
-from sidestage.stream.watermarks import EventTime
-from sidestage.stream.windowed import WindowOperator, Windows
-from sidestage.stream.windows import Windowed, WindowPlan, tumbling
+from sidestage.stream.windows.aggregates import count, total
+from sidestage.stream.windows.plan import Windowed, WindowPlan, tumbling
+from sidestage.stream.windows.stage import WindowOperator, Windows
+from sidestage.stream.windows.watermarks import EventTime
 
 Click = tuple[int, str]
 

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests.unit.stream.window_reference import Reference
 
-from sidestage.stream.aggregates import (
+from sidestage.stream.windows.aggregates import (
     Fold,
     collect,
     count,
@@ -20,9 +20,9 @@ from sidestage.stream.aggregates import (
     together,
     total,
 )
-from sidestage.stream.watermarks import EventTime, Moment
-from sidestage.stream.windowing import WindowState
-from sidestage.stream.windows import Sooner, WindowPlan, session, sliding, tumbling
+from sidestage.stream.windows.plan import Sooner, WindowPlan, session, sliding, tumbling
+from sidestage.stream.windows.state import WindowState
+from sidestage.stream.windows.watermarks import EventTime, Moment
 
 VALUE = itemgetter(2)
 

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidestage.errors import DefinitionError
-from sidestage.stream.aggregates import count, largest, total
-from sidestage.stream.watermarks import EventTime, Moment
-from sidestage.stream.windowing import WindowState
-from sidestage.stream.windows import WindowPlan, session, sliding, tumbling
+from sidestage.stream.windows.aggregates import count, largest, total
+from sidestage.stream.windows.plan import WindowPlan, session, sliding, tumbling
+from sidestage.stream.windows.state import WindowState
+from sidestage.stream.windows.watermarks import EventTime, Moment
 
 VALUE = itemgetter(2)
 NOW = Moment(500.0, 0.0)

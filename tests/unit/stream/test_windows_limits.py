@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from sidestage.errors import DataError, DefinitionError, OutputError, WindowsFull
-from sidestage.stream.aggregates import (
+from sidestage.stream.windows.aggregates import (
     Fold,
     collect,
     count,
@@ -24,9 +24,9 @@ from sidestage.stream.aggregates import (
     together,
     total,
 )
-from sidestage.stream.watermarks import EventTime, Moment
-from sidestage.stream.windowing import WindowState
-from sidestage.stream.windows import Budget, Sooner, WindowPlan, session, sliding, tumbling
+from sidestage.stream.windows.plan import Budget, Sooner, WindowPlan, session, sliding, tumbling
+from sidestage.stream.windows.state import WindowState
+from sidestage.stream.windows.watermarks import EventTime, Moment
 
 NOW = Moment(1000.0, 0.0)
 AT, KEY, VALUE = itemgetter(0), itemgetter(1), itemgetter(2)

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from operator import itemgetter
 
-from sidestage.stream.aggregates import (
+from sidestage.stream.windows.aggregates import (
     collect,
     count,
     distinct,
@@ -12,9 +12,9 @@ from sidestage.stream.aggregates import (
     smallest,
     total,
 )
-from sidestage.stream.watermarks import EventTime, Moment
-from sidestage.stream.windowing import WindowState
-from sidestage.stream.windows import Sooner, WindowPlan, session, sliding, tumbling
+from sidestage.stream.windows.plan import Sooner, WindowPlan, session, sliding, tumbling
+from sidestage.stream.windows.state import WindowState
+from sidestage.stream.windows.watermarks import EventTime, Moment
 from sidestage.testing.turned_clock import HandClock
 
 NOW = Moment(1000.0, 0.0)

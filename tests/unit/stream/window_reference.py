@@ -2,7 +2,7 @@
 
 import math
 
-from sidestage.stream.windows import Session, Sliding, Tumbling
+from sidestage.stream.windows.plan import Session, Sliding, Tumbling
 
 
 class Reference:

@@ -1,0 +1,1 @@
+"""Stages that work on tables and batches of a declared size."""

@@ -1,0 +1,1 @@
+"""What stands before calls that may fail, hang or come too often."""

@@ -1,0 +1,1 @@
+"""Items that stay in order by key, while several workers share the keys."""

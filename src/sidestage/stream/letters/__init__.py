@@ -1,0 +1,1 @@
+"""Dead letters: how they leave a stream, where they are kept, how they come back."""

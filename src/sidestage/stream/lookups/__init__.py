@@ -1,0 +1,1 @@
+"""Stages that look something up, and remember it."""

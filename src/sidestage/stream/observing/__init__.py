@@ -1,0 +1,1 @@
+"""What a stream tells of itself: counts, metrics, traces, advice, costs."""

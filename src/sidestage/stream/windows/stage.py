@@ -1,0 +1,226 @@
+"""The stage that counts in windows: what is open stays here, what is over goes on."""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from time import perf_counter
+from typing import Protocol
+
+from sidestage.clock import Clock
+from sidestage.errors import DataError
+from sidestage.stream.chunk import Chunk, Ledger, nowhere
+from sidestage.stream.columns.chunk_parts import ChunkParts
+from sidestage.stream.columns.frames import is_frame
+from sidestage.stream.contract import Batch, Writer
+from sidestage.stream.failing import Desk, GivenUp
+from sidestage.stream.memory.budget import Holding
+from sidestage.stream.observing.metrics import Meter
+from sidestage.stream.operators import Step
+from sidestage.stream.routing import Fork
+from sidestage.stream.shape_nodes import LATE
+from sidestage.stream.windows.plan import EarlyItem, LateItem, Outcome, WindowPlan
+from sidestage.stream.windows.state import WindowState
+from sidestage.stream.windows.tables import add_tables
+from sidestage.stream.windows.watermarks import Moment
+
+_TICK_SECONDS = 0.1
+
+Beside = Writer[LateItem | EarlyItem]
+
+
+class WindowOperator:
+    """One worker's windows. ``beside`` is written what came too late, or too early.
+
+    An item is settled once it is counted: what is open is safe only with a checkpoint, which keeps it
+    together with the positions that it was read up to. Results are under way until they are settled.
+    """
+
+    def __init__(
+        self,
+        plan: WindowPlan,
+        clock: Clock,
+        desk: Desk,
+        meter: Meter,
+        following: Step,
+        beside: Beside | None,
+        keep: threading.Event,
+    ) -> None:
+        self.state = WindowState(plan)
+        self.results = Ledger()
+        self.lock = threading.Lock()
+        """Held while anything changes here: whoever takes a snapshot holds it."""
+        self.holding: Holding | None = None
+        """Where the memory of windows is counted, if it is."""
+        self._clock = clock
+        self._desk = desk
+        self._meter = meter
+        self._next = following
+        self._beside = beside
+        self._keep = keep
+        self._late = following.sides.get(LATE) if isinstance(following, Fork) else None
+        self._due = clock.monotonic() + _TICK_SECONDS
+        self._parts = ChunkParts(self.state.forget)
+
+    def restore(self, snapshot: bytes) -> None:
+        """Go on from a snapshot. Raises DataError."""
+        self.state.restore(snapshot, Moment.of(self._clock))
+        self._parts.go_on_with(self.state.partitions)
+
+    def push(self, chunk: Chunk) -> None:
+        """Count a chunk, and push on the windows that are over."""
+        began = perf_counter()
+        with self.lock:
+            if self.holding is not None:
+                self.state.allow(self.holding.most())
+            outcome = self._tables(chunk) if is_frame(chunk.items[0]) else self._rows(chunk)
+            self._weigh()
+            self._meter.took(chunk.load, perf_counter() - began)
+            self._set_aside(outcome, chunk)
+            if outcome.emitted:
+                origins = nowhere(len(outcome.emitted), chunk.tickets)
+                self._next.push(Chunk(list(outcome.emitted), chunk.tickets, chunk.born, origins))
+            else:
+                chunk.settle()
+
+    def _rows(self, chunk: Chunk) -> Outcome:
+        outcome = self.state.add(chunk.items, Moment.of(self._clock), self._parts.name(chunk))
+        for failure in outcome.failures:
+            if failure.place is not None:
+                item = chunk.items[failure.place]
+                self._desk.decide(chunk, failure.place, item, GivenUp(failure.error, 1))
+        return outcome
+
+    def _tables(self, chunk: Chunk) -> Outcome:
+        outcome, failures = add_tables(self.state, chunk, Moment.of(self._clock), self._parts.name(chunk))
+        for failure in failures:
+            self._desk.decide(chunk, failure.place, failure.item, GivenUp(failure.error, 1))
+        return outcome
+
+    def due(self) -> float | None:
+        """Return when to look whether time alone has closed a window."""
+        further = self._next.due()
+        return self._due if further is None else min(self._due, further)
+
+    def tick(self, now: float) -> None:
+        """Push on what time alone has closed."""
+        if now >= self._due:
+            self._due = now + _TICK_SECONDS
+            with self.lock:
+                self._emit(self.state.tick(Moment.of(self._clock)))
+        self._next.tick(now)
+
+    def flush(self) -> None:
+        """Have what follows pass on what it holds; what is open here stays."""
+        self._next.flush()
+
+    def finish(self) -> None:
+        """Push on the open windows, unless somebody goes on with them, and finish what follows."""
+        if not self._keep.is_set():
+            with self.lock:
+                self._emit(self.state.drain(Moment.of(self._clock)))
+        self._next.finish()
+
+    def _weigh(self) -> None:
+        if self.holding is not None:
+            self.holding.set(self.state.estimated_bytes)
+
+    def _emit(self, outcome: Outcome) -> None:
+        self._weigh()
+        if outcome.emitted:
+            ticket = self.results.issue(Batch("results", 0, [], 0))
+            origins = nowhere(len(outcome.emitted), (ticket,))
+            self._next.push(Chunk(list(outcome.emitted), (ticket,), self._clock.monotonic(), origins))
+
+    def _set_aside(self, outcome: Outcome, chunk: Chunk) -> None:
+        """Send what came too late or too early where it is to go; only items that come can be either."""
+        aside: list[LateItem | EarlyItem] = [*outcome.late, *outcome.early]
+        if aside and self._beside is not None:
+            self._beside.write(aside)
+        if aside and self._late is not None:
+            chunk.hold()
+            self._late.push(Chunk(list(aside), chunk.tickets, chunk.born, _origins(chunk, aside)))
+
+
+def _origins(chunk: Chunk, aside: Sequence[LateItem | EarlyItem]) -> list[int] | None:
+    if len(chunk.tickets) != 1:
+        return None
+    places = [each.place for each in aside]
+    return places if chunk.origins is None else [chunk.origins[place] for place in places]
+
+
+class Snapshotted(Protocol):
+    """A state that goes into checkpoints."""
+
+    def snapshot(self) -> bytes:
+        """Return all that is needed to go on elsewhere."""
+        ...
+
+
+class Keeper(Protocol):
+    """What one worker keeps between items: windows, or rows that wait to be joined."""
+
+    results: Ledger
+    lock: threading.Lock
+
+    @property
+    def state(self) -> Snapshotted:
+        """What goes into a checkpoint."""
+        ...
+
+    def restore(self, snapshot: bytes) -> None:
+        """Go on from a snapshot. Raises DataError."""
+        ...
+
+
+class Windows:
+    """All the windows of one run, and what waits for joins, one for each of ``names``."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self.names = names
+        self._lock = threading.Lock()
+        self._operators: dict[str, Keeper] = {}
+        self._restored: Mapping[str, bytes] = {}
+
+    def go_on_from(self, states: Mapping[str, bytes]) -> None:
+        """Note what was open when a checkpoint was taken. Raises DataError if there is no place for it."""
+        left = sorted(states.keys() - self.names)
+        if left:
+            raise DataError(
+                f"The checkpoint holds windows of {', '.join(left)}, which this stream has not.",
+                hint="Run it with the names and numbers of workers that it had, or begin from the start.",
+            )
+        self._restored = states
+
+    def add(self, name: str, operator: Keeper) -> None:
+        """Note that a worker has windows, and let it go on with those it had. Raises DataError."""
+        if name in self._restored:
+            operator.restore(self._restored[name])
+        with self._lock:
+            self._operators[name] = operator
+
+    def state(self, name: str) -> Snapshotted | None:
+        """Return what a worker keeps, by the name under which it is kept; None before the worker began."""
+        with self._lock:
+            operator = self._operators.get(name)
+        return None if operator is None else operator.state
+
+    def keep_if_quiet(self, is_quiet: Callable[[], bool], save: Callable[[dict[str, bytes]], None]) -> bool:
+        """Have the state of all windows saved unless anything is still under way; return whether it was.
+
+        Both are called while nothing can be counted or given out: a result that came after the state was
+        taken, and before it is saved, would be in the same transaction, and come again. Never waits: whoever
+        counts may be waiting for others.
+        """
+        with self._lock:
+            operators = dict(self._operators)
+        if operators.keys() != self.names:
+            return False
+        with ExitStack() as stack:
+            for operator in operators.values():
+                if not operator.lock.acquire(blocking=False):
+                    return False
+                stack.callback(operator.lock.release)
+            if any(operator.results.unsettled for operator in operators.values()) or not is_quiet():
+                return False
+            save({name: operator.state.snapshot() for name, operator in operators.items()})
+            return True

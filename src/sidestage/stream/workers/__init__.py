@@ -1,0 +1,1 @@
+"""Workers that are no plain threads: event loops and processes."""
