@@ -46,7 +46,7 @@ system: $(STAMP)
 
 test: lint types imports system
 	$(if $(CI),SIDESTAGE_REQUIRE_TOOLS=1) $(BIN)/python -m pytest -q -n 2 tests/unit tests/contract
-	$(if $(CI),SIDESTAGE_REQUIRE_TOOLS=1) $(BIN)/python -m pytest -q --ignore tests/unit --ignore tests/contract
+	$(if $(CI),SIDESTAGE_REQUIRE_TOOLS=1) $(BIN)/python -m pytest -q -n 2 --dist loadfile --ignore tests/unit --ignore tests/contract
 	cd examples/flights && ../../$(BIN)/python -m pytest -q
 	$(MAKE) newest
 

@@ -148,7 +148,7 @@ def _require_keys(nodes: Iterable[Node], segment_of: Mapping[Node, Segment]) -> 
 
 
 def _require_plain(nodes: Iterable[Node]) -> None:
-    """Raise DefinitionError for coroutine functions where nobody would wait for them."""
+    """Raise DefinitionError for coroutine functions and processes where nobody would wait for them."""
     for node in nodes:
         given = [getattr(node, name, None) for name in ("function", "key", "put")]
         if not isinstance(node, MapNode) and any(map(inspect.iscoroutinefunction, given)):
@@ -159,6 +159,11 @@ def _require_plain(nodes: Iterable[Node]) -> None:
         if isinstance(node, MapNode) and node.is_async and node.manner.on == "process":
             raise DefinitionError(
                 f"{node.name!r} is a coroutine function: no process runs it.", hint='Leave out on="process".'
+            )
+        if not isinstance(node, MapNode) and node.manner.on == "process":
+            raise DefinitionError(
+                f"{node.name!r} cannot be done by processes, which only map() uses.",
+                hint='Leave out on="process", or do what keeps a processor busy in a map() before.',
             )
 
 

@@ -5,12 +5,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pytest
 from tests.unit.stream.places import Kept, Parts
 
+from sidestage.errors import DefinitionError
 from sidestage.policy.breaker import Breaker
 from sidestage.policy.retry import Retry
 from sidestage.stream.failing import DeadLetter
 from sidestage.stream.lookups.cache import Cache, Found
+from sidestage.stream.nodes import Manner
 from sidestage.stream.settings import Settings
 from sidestage.stream.stream import Stream
 
@@ -119,3 +122,9 @@ def test_cancelling_does_not_wait_for_a_sink_that_is_down() -> None:
     engine.cancel()
     assert not engine.join().complete
     assert sink.items == []
+
+
+def test_a_lookup_in_processes_is_refused() -> None:
+    stream = Stream([1]).look_up(int, {}.get, lambda item, found: item, manner=Manner(on="process"))
+    with pytest.raises(DefinitionError, match="cannot be done by processes"):
+        stream.to(Kept()).explain()
