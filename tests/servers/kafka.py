@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 START_SECONDS = 60.0

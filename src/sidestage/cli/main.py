@@ -4,12 +4,12 @@ import json
 import signal
 import sys
 import traceback
-from importlib import import_module
 from types import FrameType
 
 import click
 
 from sidestage import __version__
+from sidestage.cli.lazy_group import LazyGroup
 from sidestage.errors import SidestageError
 
 COMMANDS = {
@@ -36,25 +36,7 @@ INTERRUPTED = 130
 TERMINATED = 143
 
 
-class _Commands(click.Group):
-    """Imports a command's module when it is asked for, so that ``--help`` stays fast."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in COMMANDS:
-            return None
-        command = import_module(f"sidestage.cli.{cmd_name}_command").command
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-
-@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=LazyGroup, known=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="sidestage")
 @click.option("--trace", is_flag=True, help="Show the full trace of an error.")
 def sidestage(*, trace: bool) -> None:  # read in main(), where errors arrive

@@ -48,26 +48,74 @@ class Inlet(Protocol):
         ...
 
 
-class Mailbox(End):
+class WaitingRoom:
+    """Base of where items wait between ``senders`` workers and those who take: how it is flushed, and ends.
+
+    ``pending`` counts the items that wait.
+    """
+
+    def __init__(self, halt: Halt, *, senders: int) -> None:
+        self._halt = halt
+        self._senders = senders
+        self._lock = threading.Lock()
+        self._filled = threading.Condition(self._lock)
+        self._emptied = threading.Condition(self._lock)
+        self._flushing = False
+        self._idle = 0
+        self.pending = 0
+        self.came = 0
+        """How many items were put in so far."""
+
+    @property
+    def _holds(self) -> bool:
+        """Whether anything waits."""
+        return bool(self.pending)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing waits and nothing will come."""
+        return not self._senders and not self._holds
+
+    def rests(self, takers: int) -> bool:
+        """Whether nothing waits, and all who take from it wait for more."""
+        with self._lock:
+            return not self._holds and (self._idle == takers or not self._senders)
+
+    def flush(self) -> None:
+        """Ask those who take to pass on what they hold, once they have taken what waits."""
+        with self._lock:
+            self._flushing = True
+            self._filled.notify()
+
+    def asks_to_flush(self) -> bool:
+        """Return, once, whether whoever takes is to pass on what is held."""
+        with self._lock:
+            asked, self._flushing = self._flushing and not self._holds, self._flushing and self._holds
+        return asked
+
+    def finish(self) -> None:
+        """Note that one sender will send no more."""
+        with self._lock:
+            self._senders -= 1
+            if not self._senders:
+                self._filled.notify_all()
+
+
+class Mailbox(WaitingRoom, End):
     """Chunks on their way from ``senders`` workers to others. A chunk that is too large for it goes in alone.
 
     Chunks are numbered in the order in which they were put in.
     """
 
     def __init__(self, most_items: int, halt: Halt, *, senders: int) -> None:
+        super().__init__(halt, senders=senders)
         self._most_items = most_items
-        self._halt = halt
-        self._senders = senders
         self._chunks: deque[Chunk] = deque()
-        self._lock = threading.Lock()
-        self._filled = threading.Condition(self._lock)
-        self._emptied = threading.Condition(self._lock)
         self._sequence = 0
-        self._flushing = False
-        self._idle = 0
-        self.pending = 0
-        self.came = 0
-        """How many items were put in so far, in how many ``chunks``."""
+
+    @property
+    def _holds(self) -> bool:
+        return bool(self._chunks)
 
     @property
     def chunks(self) -> int:
@@ -122,35 +170,6 @@ class Mailbox(End):
             self.pending -= chunk.load
             self._emptied.notify()
             return chunk
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing waits and nothing will come."""
-        return not self._senders and not self._chunks
-
-    def rests(self, takers: int) -> bool:
-        """Whether nothing waits, and all who take from it wait for more."""
-        with self._lock:
-            return not self._chunks and (self._idle == takers or not self._senders)
-
-    def flush(self) -> None:
-        """Ask those who take to pass on what they hold, once they have taken what waits."""
-        with self._lock:
-            self._flushing = True
-            self._filled.notify()
-
-    def asks_to_flush(self) -> bool:
-        """Return, once, whether whoever takes is to pass on what is held."""
-        with self._lock:
-            asked, self._flushing = self._flushing and not self._chunks, self._flushing and bool(self._chunks)
-        return asked
-
-    def finish(self) -> None:
-        """Note that one sender will send no more."""
-        with self._lock:
-            self._senders -= 1
-            if not self._senders:
-                self._filled.notify_all()
 
     def _is_full(self, count: int) -> bool:
         return bool(self._chunks) and self.pending + count > self._most_items

@@ -5,13 +5,13 @@ matter. A key that keeps its worker busy holds up its own line: the others go th
 that fills its line is given one of its own until that has been dealt with.
 """
 
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from sidestage.stream.chunk import Chunk
 from sidestage.stream.failing import Halt, Stopped
+from sidestage.stream.mailbox import WaitingRoom
 from sidestage.stream.operators import End
 
 _LOOK_SECONDS = 0.1
@@ -75,7 +75,7 @@ Parted = Callable[[Chunk], tuple[Chunk | None, Chunk | None]]
 """Takes a chunk apart: what is of a key, and what is not."""
 
 
-class Lines:
+class Lines(WaitingRoom):
     """The lines before one stage, which share the room for ``most`` items for each of its workers.
 
     A chunk that is too large goes in alone.
@@ -85,22 +85,15 @@ class Lines:
     """
 
     def __init__(self, count: int, most: int, halt: Halt, *, senders: int, workers: int = 1) -> None:
+        super().__init__(halt, senders=senders)
         self._lines = tuple(Line(number) for number in range(count))
         self._workers = workers
         self._most_items = most
         self._most = max(1, most * workers // count)
-        self._halt = halt
-        self._senders = senders
         self._ready: deque[Line] = deque()
-        self._idle = 0
-        self._flushing = False
-        self._lock = threading.Lock()
-        self._filled = threading.Condition(self._lock)
-        self._emptied = threading.Condition(self._lock)
         self.own: dict[Line, dict[int, Line]] = {}
-        self.pending = 0
-        self.came = self.chunks = 0
-        """How many items were put in so far, in how many chunks."""
+        self.chunks = 0
+        """How many chunks were put in so far."""
 
     @property
     def most_items(self) -> int:
@@ -231,35 +224,6 @@ class Lines:
         """Note that what was taken from a line is done."""
         with self._lock:
             self._give_back(line)
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing waits and nothing will come."""
-        return not self._senders and not self.pending
-
-    def rests(self, takers: int) -> bool:
-        """Whether nothing waits, and all who take from it wait for more."""
-        with self._lock:
-            return not self.pending and (self._idle == takers or not self._senders)
-
-    def flush(self) -> None:
-        """Ask whoever takes to pass on what is held, once all that waits has been taken."""
-        with self._lock:
-            self._flushing = True
-            self._filled.notify()
-
-    def asks_to_flush(self) -> bool:
-        """Return, once, whether whoever takes is to pass on what is held."""
-        with self._lock:
-            asked, self._flushing = self._flushing and not self.pending, self._flushing and bool(self.pending)
-        return asked
-
-    def finish(self) -> None:
-        """Note that one sender will send no more."""
-        with self._lock:
-            self._senders -= 1
-            if not self._senders:
-                self._filled.notify_all()
 
     def _claim(self, timeout: float | None, back: Line | None) -> tuple[Line, Chunk | Stored] | None:
         with self._lock:
