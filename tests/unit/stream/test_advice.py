@@ -28,6 +28,8 @@ def test_the_stage_that_could_do_least_is_named_with_what_would_balance_it() -> 
     assert [round(load.busy, 2) for load in loads(stages, 10.0)] == [0.6, 0.98, 0.2]
     fast = [counts("slow", 2, 10, 10.0), counts("fast", 1, 10, 0.001)]
     assert advice(fast, 10.0) == "slow is the bottleneck: 2 workers 50% busy; more would help."
+    idle = [counts("slow", 1, 100, 0.3), counts("fast", 1, 100, 0.1)]
+    assert advice(idle, 10.0) == "No stage holds the others up: slow is 3% busy; the source sets the pace."
     assert advice([counts("only", 1, 10, 1.0)], 2.0) == "only is the bottleneck: 1 worker 50% busy."
     assert advice([], 1.0) == advice([counts("idle", 1, 0, 0.0)], 1.0) == "Nothing has been done yet."
 

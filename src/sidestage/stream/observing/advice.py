@@ -8,6 +8,8 @@ import msgspec
 from sidestage.stream.observing.metrics import BOUNDS, StageCounts
 
 _LEAST_BUFFER = 4
+_HARDLY_BUSY = 0.1
+"""The share of its time below which even the slowest stage waits for items, rather than they for it."""
 _MOST_WORKERS = 100
 """More than that nobody is advised to take, however fast the other stages are."""
 
@@ -59,6 +61,8 @@ def advice(stages: Sequence[StageCounts], seconds: float) -> str:
     if found is None:
         return "Nothing has been done yet."
     load, balanced = found
+    if load.busy < _HARDLY_BUSY:
+        return f"No stage holds the others up: {load.name} is {load.busy:.0%} busy; the source sets the pace."
     said = f"{load.name} is the bottleneck: {_workers(load.workers)} {load.busy:.0%} busy"
     if balanced > max(_MOST_WORKERS, load.workers):
         return f"{said}; more would help."
