@@ -1,30 +1,23 @@
 """The stage that joins two streams by key and time: what waits stays here, pairs go on."""
 
 import threading
+from collections.abc import Sequence
 from time import perf_counter
+from typing import Any
 
 from sidestage.clock import Clock
-from sidestage.stream.chunk import NOWHERE, Chunk, Ledger, nowhere
+from sidestage.stream.chunk import NOWHERE, Chunk
 from sidestage.stream.columns.chunk_parts import ChunkParts
-from sidestage.stream.contract import Batch
 from sidestage.stream.failing import Desk, GivenUp
 from sidestage.stream.joins.intervals import IntervalPlan, IntervalState, JoinOutcome
+from sidestage.stream.keeping import KeepingOperator
 from sidestage.stream.observing.metrics import Meter
 from sidestage.stream.operators import Step
-from sidestage.stream.routing import Fork
-from sidestage.stream.shape_nodes import LATE
 from sidestage.stream.windows.watermarks import Moment
 
-_TICK_SECONDS = 0.1
 
-
-class IntervalOperator:
-    """One worker's share of the keys.
-
-    An item is settled once its pairs are: what waits is safe only with a checkpoint, which keeps it together
-    with the positions that it was read up to. Pairs that time alone gives out are under way until they are
-    settled.
-    """
+class IntervalOperator(KeepingOperator):
+    """One worker's share of the keys. An item is settled once its pairs are."""
 
     def __init__(
         self,
@@ -35,17 +28,10 @@ class IntervalOperator:
         following: Step,
         keep: threading.Event,
     ) -> None:
+        super().__init__(clock, following, keep)
         self.state = IntervalState(plan)
-        self.results = Ledger()
-        self.lock = threading.Lock()
-        """Held while anything changes here: whoever takes a snapshot holds it."""
-        self._clock = clock
         self._desk = desk
         self._meter = meter
-        self._next = following
-        self._late = following.sides.get(LATE) if isinstance(following, Fork) else None
-        self._keep = keep
-        self._due = clock.monotonic() + _TICK_SECONDS
         self._parts = ChunkParts(self.state.forget)
 
     def restore(self, snapshot: bytes) -> None:
@@ -69,35 +55,11 @@ class IntervalOperator:
             else:
                 chunk.settle()
 
-    def due(self) -> float | None:
-        """Return when to look whether time alone has released something."""
-        further = self._next.due()
-        return self._due if further is None else min(self._due, further)
+    def _released(self) -> Sequence[Any]:
+        return self.state.tick(Moment.of(self._clock)).pairs
 
-    def tick(self, now: float) -> None:
-        """Let time pass."""
-        if now >= self._due:
-            self._due = now + _TICK_SECONDS
-            with self.lock:
-                self._emit(self.state.tick(Moment.of(self._clock)))
-        self._next.tick(now)
-
-    def flush(self) -> None:
-        """Have what follows pass on what it holds; what waits here stays."""
-        self._next.flush()
-
-    def finish(self) -> None:
-        """Release what waits, unless somebody goes on with it, and finish what follows."""
-        if not self._keep.is_set():
-            with self.lock:
-                self._emit(self.state.drain())
-        self._next.finish()
-
-    def _emit(self, outcome: JoinOutcome) -> None:
-        if outcome.pairs:
-            ticket = self.results.issue(Batch("results", 0, [], 0))
-            origins = nowhere(len(outcome.pairs), (ticket,))
-            self._next.push(Chunk(list(outcome.pairs), (ticket,), self._clock.monotonic(), origins))
+    def _rest(self) -> Sequence[Any]:
+        return self.state.drain().pairs
 
     def _set_aside(self, outcome: JoinOutcome, chunk: Chunk) -> None:
         if not outcome.aside or self._late is None:

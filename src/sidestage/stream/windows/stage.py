@@ -4,36 +4,29 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from time import perf_counter
-from typing import Protocol
+from typing import Any, Protocol
 
 from sidestage.clock import Clock
 from sidestage.errors import DataError
 from sidestage.stream.chunk import Chunk, Ledger, nowhere
 from sidestage.stream.columns.chunk_parts import ChunkParts
 from sidestage.stream.columns.frames import is_frame
-from sidestage.stream.contract import Batch, Writer
+from sidestage.stream.contract import Writer
 from sidestage.stream.failing import Desk, GivenUp
+from sidestage.stream.keeping import KeepingOperator
 from sidestage.stream.memory.budget import Holding
 from sidestage.stream.observing.metrics import Meter
 from sidestage.stream.operators import Step
-from sidestage.stream.routing import Fork
-from sidestage.stream.shape_nodes import LATE
 from sidestage.stream.windows.plan import EarlyItem, LateItem, Outcome, WindowPlan
 from sidestage.stream.windows.state import WindowState
 from sidestage.stream.windows.tables import add_tables
 from sidestage.stream.windows.watermarks import Moment
 
-_TICK_SECONDS = 0.1
-
 Beside = Writer[LateItem | EarlyItem]
 
 
-class WindowOperator:
-    """One worker's windows. ``beside`` is written what came too late, or too early.
-
-    An item is settled once it is counted: what is open is safe only with a checkpoint, which keeps it
-    together with the positions that it was read up to. Results are under way until they are settled.
-    """
+class WindowOperator(KeepingOperator):
+    """One worker's windows. ``beside`` is written what came too late, or too early."""
 
     def __init__(
         self,
@@ -45,20 +38,13 @@ class WindowOperator:
         beside: Beside | None,
         keep: threading.Event,
     ) -> None:
+        super().__init__(clock, following, keep)
         self.state = WindowState(plan)
-        self.results = Ledger()
-        self.lock = threading.Lock()
-        """Held while anything changes here: whoever takes a snapshot holds it."""
         self.holding: Holding | None = None
         """Where the memory of windows is counted, if it is."""
-        self._clock = clock
         self._desk = desk
         self._meter = meter
-        self._next = following
         self._beside = beside
-        self._keep = keep
-        self._late = following.sides.get(LATE) if isinstance(following, Fork) else None
-        self._due = clock.monotonic() + _TICK_SECONDS
         self._parts = ChunkParts(self.state.forget)
 
     def restore(self, snapshot: bytes) -> None:
@@ -96,40 +82,19 @@ class WindowOperator:
             self._desk.decide(chunk, failure.place, failure.item, GivenUp(failure.error, 1))
         return outcome
 
-    def due(self) -> float | None:
-        """Return when to look whether time alone has closed a window."""
-        further = self._next.due()
-        return self._due if further is None else min(self._due, further)
+    def _released(self) -> Sequence[Any]:
+        return self._weighed(self.state.tick(Moment.of(self._clock)))
 
-    def tick(self, now: float) -> None:
-        """Push on what time alone has closed."""
-        if now >= self._due:
-            self._due = now + _TICK_SECONDS
-            with self.lock:
-                self._emit(self.state.tick(Moment.of(self._clock)))
-        self._next.tick(now)
+    def _rest(self) -> Sequence[Any]:
+        return self._weighed(self.state.drain(Moment.of(self._clock)))
 
-    def flush(self) -> None:
-        """Have what follows pass on what it holds; what is open here stays."""
-        self._next.flush()
-
-    def finish(self) -> None:
-        """Push on the open windows, unless somebody goes on with them, and finish what follows."""
-        if not self._keep.is_set():
-            with self.lock:
-                self._emit(self.state.drain(Moment.of(self._clock)))
-        self._next.finish()
+    def _weighed(self, outcome: Outcome) -> Sequence[Any]:
+        self._weigh()
+        return outcome.emitted
 
     def _weigh(self) -> None:
         if self.holding is not None:
             self.holding.set(self.state.estimated_bytes)
-
-    def _emit(self, outcome: Outcome) -> None:
-        self._weigh()
-        if outcome.emitted:
-            ticket = self.results.issue(Batch("results", 0, [], 0))
-            origins = nowhere(len(outcome.emitted), (ticket,))
-            self._next.push(Chunk(list(outcome.emitted), (ticket,), self._clock.monotonic(), origins))
 
     def _set_aside(self, outcome: Outcome, chunk: Chunk) -> None:
         """Send what came too late or too early where it is to go; only items that come can be either."""

@@ -1,0 +1,71 @@
+"""Base of stages that keep something until time releases it: windows, and rows that wait to be joined."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from sidestage.clock import Clock
+from sidestage.stream.chunk import Chunk, Ledger, nowhere
+from sidestage.stream.contract import Batch
+from sidestage.stream.operators import Step
+from sidestage.stream.routing import Fork
+from sidestage.stream.shape_nodes import LATE
+
+_TICK_SECONDS = 0.1
+
+
+class KeepingOperator:
+    """One worker's share of what is kept.
+
+    An item is settled once it is taken in: what is kept is safe only with a checkpoint, which keeps it
+    together with the positions that it was read up to. ``results`` that time alone releases are under way
+    until they are settled. If ``keep`` is set, what is kept stays at the end, for somebody who goes on.
+    """
+
+    def __init__(self, clock: Clock, following: Step, keep: threading.Event) -> None:
+        self.results = Ledger()
+        self.lock = threading.Lock()
+        """Held while anything changes here: whoever takes a snapshot holds it."""
+        self._clock = clock
+        self._next = following
+        self._late = following.sides.get(LATE) if isinstance(following, Fork) else None
+        self._keep = keep
+        self._due = clock.monotonic() + _TICK_SECONDS
+
+    def due(self) -> float | None:
+        """Return when to look whether time alone has released something."""
+        further = self._next.due()
+        return self._due if further is None else min(self._due, further)
+
+    def tick(self, now: float) -> None:
+        """Push on what time alone has released."""
+        if now >= self._due:
+            self._due = now + _TICK_SECONDS
+            with self.lock:
+                self._push_results(self._released())
+        self._next.tick(now)
+
+    def flush(self) -> None:
+        """Have what follows pass on what it holds; what is kept here stays."""
+        self._next.flush()
+
+    def finish(self) -> None:
+        """Push on all that is kept, unless somebody goes on with it, and finish what follows."""
+        if not self._keep.is_set():
+            with self.lock:
+                self._push_results(self._rest())
+        self._next.finish()
+
+    def _released(self) -> Sequence[Any]:
+        """Return what time has released by now."""
+        raise NotImplementedError
+
+    def _rest(self) -> Sequence[Any]:
+        """Return what comes of all that is kept: nothing more comes in."""
+        raise NotImplementedError
+
+    def _push_results(self, results: Sequence[Any]) -> None:
+        if results:
+            ticket = self.results.issue(Batch("results", 0, [], 0))
+            origins = nowhere(len(results), (ticket,))
+            self._next.push(Chunk(list(results), (ticket,), self._clock.monotonic(), origins))
