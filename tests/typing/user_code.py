@@ -23,6 +23,7 @@ from sidestage import (
     window,
 )
 from sidestage.checks import not_null, row_count, same_total, unique
+from sidestage.connectors.kafka import KafkaSource, Message, messages, values
 from sidestage.stream import BatchSize, DeadLetter, SideTable, Stream, Unjoined
 
 days = Daily(start="2013-01-01", tz="Europe/Berlin")
@@ -124,6 +125,13 @@ bought: Stream[tuple[Click, Order]] = pairs
 too_late: Stream[Unjoined] = pairs.late
 totals: Stream[float] = pairs.map(lambda pair: pair[1].amount)
 
+source = KafkaSource(servers="localhost:9092", topics=("clicks",), group="counts", items=values)
+bodies: Stream[bytes | None] = Stream(source)
+whole = KafkaSource(servers="localhost:9092", topics=("clicks",), group="counts", items=messages)
+keys: Stream[bytes | None] = Stream(whole).map(lambda message: message.key)
+read: Stream[Message] = Stream(whole)
+
+mistaken: Stream[int] = Stream(source)  # refused: arg-type
 clicks.map_batches(users_of, 10, of="polars")  # refused: call-overload
 clicks.map_batches(users_of, of="list")  # refused: call-overload
 clicks.join_table({1: "ann"}, kind, lambda click, name: name)  # refused: arg-type

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 import msgspec
 
 from sidestage.errors import ConfigurationError, DefinitionError
-from sidestage.stream.contract import Positions, Progress
+from sidestage.stream.contract import Positions, Progress, Reader
 
 if TYPE_CHECKING:
     import confluent_kafka
 
-    from sidestage.connectors.kafka_reader import KafkaReader
     from sidestage.connectors.kafka_transactions import KafkaTransactionalWriter
     from sidestage.connectors.kafka_writer import KafkaWriter
 
@@ -98,7 +97,7 @@ class KafkaSource(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
         """What people call it."""
         return f"kafka:{','.join(self.topics)}"
 
-    def open(self, resume: Positions) -> "KafkaReader[T]":
+    def open(self, resume: Positions) -> Reader[T]:
         """Join the group. A part begins at its position in ``resume``, else at what the group committed.
 
         Raises ConnectorError if the broker cannot be reached, refuses us, or has no such topic.
