@@ -1,20 +1,46 @@
 """Base of stages that keep something until time releases it: windows, and rows that wait to be joined."""
 
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Hashable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
 from sidestage.clock import Clock
 from sidestage.stream.chunk import Chunk, Ledger, nowhere
+from sidestage.stream.columns.chunk_parts import ChunkParts
 from sidestage.stream.contract import Batch
 from sidestage.stream.operators import Step
 from sidestage.stream.routing import Fork
 from sidestage.stream.shape_nodes import LATE
+from sidestage.stream.windows.watermarks import Moment
 
 _TICK_SECONDS = 0.1
 
 
-class KeepingOperator:
+class KeptState(Protocol):
+    """What is kept between items: windows, or rows that wait to be joined. It goes into checkpoints."""
+
+    @property
+    def partitions(self) -> frozenset[Hashable]:
+        """The parts of sources that times came from."""
+        ...
+
+    def forget(self, partition: Hashable, /) -> None:
+        """Leave a part out: it holds nobody back any more."""
+        ...
+
+    def snapshot(self) -> bytes:
+        """Return all that is needed to go on elsewhere."""
+        ...
+
+    def restore(self, snapshot: bytes, now: Moment) -> None:
+        """Go on from a snapshot. Raises DataError."""
+        ...
+
+
+State = TypeVar("State", bound=KeptState)
+
+
+class KeepingOperator(Generic[State]):
     """One worker's share of what is kept.
 
     An item is settled once it is taken in: what is kept is safe only with a checkpoint, which keeps it
@@ -22,7 +48,8 @@ class KeepingOperator:
     until they are settled. If ``keep`` is set, what is kept stays at the end, for somebody who goes on.
     """
 
-    def __init__(self, clock: Clock, following: Step, keep: threading.Event) -> None:
+    def __init__(self, state: State, clock: Clock, following: Step, keep: threading.Event) -> None:
+        self.state = state
         self.results = Ledger()
         self.lock = threading.Lock()
         """Held while anything changes here: whoever takes a snapshot holds it."""
@@ -31,6 +58,12 @@ class KeepingOperator:
         self._late = following.sides.get(LATE) if isinstance(following, Fork) else None
         self._keep = keep
         self._due = clock.monotonic() + _TICK_SECONDS
+        self._parts = ChunkParts(state.forget)
+
+    def restore(self, snapshot: bytes) -> None:
+        """Go on from a snapshot. Raises DataError."""
+        self.state.restore(snapshot, Moment.of(self._clock))
+        self._parts.go_on_with(self.state.partitions)
 
     def due(self) -> float | None:
         """Return when to look whether time alone has released something."""

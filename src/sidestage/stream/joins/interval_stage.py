@@ -7,7 +7,6 @@ from typing import Any
 
 from sidestage.clock import Clock
 from sidestage.stream.chunk import NOWHERE, Chunk
-from sidestage.stream.columns.chunk_parts import ChunkParts
 from sidestage.stream.failing import Desk, GivenUp
 from sidestage.stream.joins.intervals import IntervalPlan, IntervalState, JoinOutcome
 from sidestage.stream.keeping import KeepingOperator
@@ -16,7 +15,7 @@ from sidestage.stream.operators import Step
 from sidestage.stream.windows.watermarks import Moment
 
 
-class IntervalOperator(KeepingOperator):
+class IntervalOperator(KeepingOperator[IntervalState]):
     """One worker's share of the keys. An item is settled once its pairs are."""
 
     def __init__(
@@ -28,16 +27,9 @@ class IntervalOperator(KeepingOperator):
         following: Step,
         keep: threading.Event,
     ) -> None:
-        super().__init__(clock, following, keep)
-        self.state = IntervalState(plan)
+        super().__init__(IntervalState(plan), clock, following, keep)
         self._desk = desk
         self._meter = meter
-        self._parts = ChunkParts(self.state.forget)
-
-    def restore(self, snapshot: bytes) -> None:
-        """Go on from a snapshot. Raises DataError."""
-        self.state.restore(snapshot, Moment.of(self._clock))
-        self._parts.go_on_with(self.state.partitions)
 
     def push(self, chunk: Chunk) -> None:
         """Take in a chunk, and push on the pairs that it makes."""

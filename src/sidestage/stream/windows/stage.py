@@ -4,16 +4,15 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from time import perf_counter
-from typing import Any, Protocol
+from typing import Any
 
 from sidestage.clock import Clock
 from sidestage.errors import DataError
-from sidestage.stream.chunk import Chunk, Ledger, nowhere
-from sidestage.stream.columns.chunk_parts import ChunkParts
+from sidestage.stream.chunk import Chunk, nowhere
 from sidestage.stream.columns.frames import is_frame
 from sidestage.stream.contract import Writer
 from sidestage.stream.failing import Desk, GivenUp
-from sidestage.stream.keeping import KeepingOperator
+from sidestage.stream.keeping import KeepingOperator, KeptState
 from sidestage.stream.memory.budget import Holding
 from sidestage.stream.observing.metrics import Meter
 from sidestage.stream.operators import Step
@@ -25,7 +24,7 @@ from sidestage.stream.windows.watermarks import Moment
 Beside = Writer[LateItem | EarlyItem]
 
 
-class WindowOperator(KeepingOperator):
+class WindowOperator(KeepingOperator[WindowState]):
     """One worker's windows. ``beside`` is written what came too late, or too early."""
 
     def __init__(
@@ -38,19 +37,12 @@ class WindowOperator(KeepingOperator):
         beside: Beside | None,
         keep: threading.Event,
     ) -> None:
-        super().__init__(clock, following, keep)
-        self.state = WindowState(plan)
+        super().__init__(WindowState(plan), clock, following, keep)
         self.holding: Holding | None = None
         """Where the memory of windows is counted, if it is."""
         self._desk = desk
         self._meter = meter
         self._beside = beside
-        self._parts = ChunkParts(self.state.forget)
-
-    def restore(self, snapshot: bytes) -> None:
-        """Go on from a snapshot. Raises DataError."""
-        self.state.restore(snapshot, Moment.of(self._clock))
-        self._parts.go_on_with(self.state.partitions)
 
     def push(self, chunk: Chunk) -> None:
         """Count a chunk, and push on the windows that are over."""
@@ -113,37 +105,13 @@ def _origins(chunk: Chunk, aside: Sequence[LateItem | EarlyItem]) -> list[int] |
     return places if chunk.origins is None else [chunk.origins[place] for place in places]
 
 
-class Snapshotted(Protocol):
-    """A state that goes into checkpoints."""
-
-    def snapshot(self) -> bytes:
-        """Return all that is needed to go on elsewhere."""
-        ...
-
-
-class Keeper(Protocol):
-    """What one worker keeps between items: windows, or rows that wait to be joined."""
-
-    results: Ledger
-    lock: threading.Lock
-
-    @property
-    def state(self) -> Snapshotted:
-        """What goes into a checkpoint."""
-        ...
-
-    def restore(self, snapshot: bytes) -> None:
-        """Go on from a snapshot. Raises DataError."""
-        ...
-
-
 class Windows:
     """All the windows of one run, and what waits for joins, one for each of ``names``."""
 
     def __init__(self, names: frozenset[str]) -> None:
         self.names = names
         self._lock = threading.Lock()
-        self._operators: dict[str, Keeper] = {}
+        self._operators: dict[str, KeepingOperator[Any]] = {}
         self._restored: Mapping[str, bytes] = {}
 
     def go_on_from(self, states: Mapping[str, bytes]) -> None:
@@ -156,14 +124,14 @@ class Windows:
             )
         self._restored = states
 
-    def add(self, name: str, operator: Keeper) -> None:
+    def add(self, name: str, operator: KeepingOperator[Any]) -> None:
         """Note that a worker has windows, and let it go on with those it had. Raises DataError."""
         if name in self._restored:
             operator.restore(self._restored[name])
         with self._lock:
             self._operators[name] = operator
 
-    def state(self, name: str) -> Snapshotted | None:
+    def state(self, name: str) -> KeptState | None:
         """Return what a worker keeps, by the name under which it is kept; None before the worker began."""
         with self._lock:
             operator = self._operators.get(name)
