@@ -123,7 +123,7 @@ class Flow:
 
         A task that is cancelled cancels the stream, and waits until it has ended. Raises as ``run`` does.
         """
-        settings = terms.get("settings") or Settings()
+        settings = terms.get("settings") or self.settings
         return await arun(lambda: self.engine(**terms), settings, terms.get("clock") or SystemClock())
 
     def serve(self, *, grace: float | None = None, **terms: Unpack[Terms]) -> Ended:

@@ -1,5 +1,6 @@
 """A sink that commits its items together with how far the stream has come: each item once, whatever fails."""
 
+import asyncio
 import errno
 import threading
 from collections import Counter
@@ -320,3 +321,14 @@ def test_a_sink_without_transactions_is_none() -> None:
     engine = Stream([1]).to(sink).engine()
     assert engine.run().complete
     assert sink.items == [1]
+
+
+@pytest.mark.parametrize("how", ["run", "serve", "arun"])
+def test_a_flow_is_begun_anew_as_often_as_its_own_settings_say(how: str) -> None:
+    place = Ledger(["lost"] * 50)
+    flow = Stream([1]).to(place).with_settings(Settings(restart=Restart(times=0, delay=0.0, longest=0.0)))
+
+    with pytest.raises(StreamFailed, match="connection was cut"):
+        asyncio.run(flow.arun()) if how == "arun" else getattr(flow, how)()
+
+    assert place.opened == 1
