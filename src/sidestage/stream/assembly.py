@@ -88,7 +88,6 @@ class Assembly:
         self.halt = Halt()
         self._settings = settings
         self.clock = clock
-        self.listener = listener
         memory = settings.memory_bytes
         self.budget = None if memory is None else Budget(memory)
         self.hops = hops(layout)

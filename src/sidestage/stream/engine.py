@@ -10,7 +10,7 @@ from typing import Any
 from sidestage.clock import Clock
 from sidestage.errors import StreamHangs
 from sidestage.stream.assembly import Assembly
-from sidestage.stream.barrier import Barrier, Keeper
+from sidestage.stream.barrier import Barrier
 from sidestage.stream.chains import Chain, Lane
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.contract import Positions, Reader
@@ -30,6 +30,7 @@ from sidestage.stream.observing.watch import Watch
 from sidestage.stream.operators import Step
 from sidestage.stream.outlets import Turn
 from sidestage.stream.settings import Ended, Settings
+from sidestage.stream.transactions import Transactions
 from sidestage.stream.windows.metrics import of_windows
 
 
@@ -54,19 +55,20 @@ class Engine:
         self._cpu = 0.0
         self._feeds: dict[str, Feed] = {}
 
+    @property
+    def _keeper(self) -> Transactions | Checkpoint | None:
+        """Where its progress is kept, if anywhere."""
+        return self._assembly.transactions or self._checkpoint
+
     def _new_barrier(self) -> Barrier | None:
         """Return what takes checkpoints of all together, if there is need of it."""
-        nodes = self._assembly.layout.nodes
-        keeper: Keeper | None = self._assembly.transactions
-        windows = self._assembly.windows
+        keeper, windows = self._keeper, self._assembly.windows
         if keeper is None:
-            if self._checkpoint is None:
-                return None
-            keeper = self._checkpoint
+            return None
         windows.go_on_from(keeper.progress.states)
         if self._assembly.transactions is None and not windows.names:
             return None
-        sources = sum(isinstance(node, SourceNode) for node in nodes)
+        sources = sum(isinstance(node, SourceNode) for node in self._assembly.layout.nodes)
         sync = self._assembly.letters.sync
         return Barrier(keeper, windows, sources, self._halt, sync, self._settings.commit_every)
 
@@ -298,8 +300,8 @@ class Engine:
         """Read a source to its end, or until told to drain."""
         lane = Lane(segment, 0, watch=Watch(self._assembly.spans))
         name, transactions = self._assembly.layout.names[node], self._assembly.transactions
-        kept = transactions or self._checkpoint
-        reader: Reader[Any] = node.source.open({} if kept is None else kept.positions(name))
+        keeper = self._keeper
+        reader: Reader[Any] = node.source.open({} if keeper is None else keeper.positions(name))
         with ExitStack() as stack:
             stack.callback(self._note_left_behind, reader)
             stack.callback(reader.close)
