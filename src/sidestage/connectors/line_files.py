@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from sidestage.connectors.tail_reader import whole_until
+from sidestage.data.syncing import sync_folder
 from sidestage.stream.contract import Refused
 
 T_contra = TypeVar("T_contra", contravariant=True)
@@ -152,12 +153,3 @@ def append_whole(number: int, data: bytes) -> None:
     except BaseException:
         os.ftruncate(number, size)
         raise
-
-
-def sync_folder(path: Path) -> None:
-    """Make safe which names a folder holds."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from sidestage.connectors.failure import ConnectorError
-from sidestage.connectors.line_files import sync_folder
+from sidestage.data.syncing import sync_folder
 from sidestage.errors import DataError
 from sidestage.stream.contract import Progress
 

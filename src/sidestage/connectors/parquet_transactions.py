@@ -11,9 +11,9 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from sidestage.connectors.failure import ConnectorError
-from sidestage.connectors.line_files import sync_folder
 from sidestage.connectors.parquet_manifest import ASIDE, Notes
 from sidestage.connectors.parquet_tables import Tables
+from sidestage.data.syncing import sync_folder
 from sidestage.stream.contract import Progress, Reader, TransactionLost
 
 _GROUP = 128 * 1024

@@ -12,9 +12,9 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from sidestage.clock import Clock
-from sidestage.connectors.line_files import sync_folder
 from sidestage.connectors.parquet_manifest import ASIDE
 from sidestage.connectors.parquet_tables import Tables
+from sidestage.data.syncing import sync_folder
 
 
 class ParquetWriter:

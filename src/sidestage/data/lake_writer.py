@@ -22,6 +22,7 @@ from sidestage.clock import Clock
 from sidestage.data.digest import DigestBuilder
 from sidestage.data.lake import Lake, check_folder
 from sidestage.data.names import check_dataset_name, file_key
+from sidestage.data.syncing import sync_folder
 from sidestage.data.version import Column, Digest, Stored
 from sidestage.errors import DataError, NameRefused, OutputError
 
@@ -94,7 +95,7 @@ class LakeWriter(Lake):
             sink.sync()
             temporary.rename(final)
             with _space(folder):
-                _sync_folder(folder)
+                sync_folder(folder)
         except BaseException:
             sink.abandon()
             if sink.is_synced and not os.path.lexists(temporary):
@@ -122,7 +123,7 @@ class LakeWriter(Lake):
                 self._synced_folders.discard(folder)
             # One that another process made just now may not be synced yet.
             if folder not in self._synced_folders:
-                _sync_folder(parent)
+                sync_folder(parent)
                 self._synced_folders.add(folder)
         return folder
 
@@ -295,12 +296,4 @@ def _make_root(root: Path) -> None:
     made = [folder for folder in missing if not folder.exists()]
     root.mkdir(parents=True, exist_ok=True)
     for folder in reversed(made):
-        _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_folder(folder.parent)

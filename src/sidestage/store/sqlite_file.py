@@ -13,6 +13,7 @@ from urllib.parse import quote
 from sqlalchemy import URL
 
 from sidestage.clock import Uptime
+from sidestage.data.syncing import sync_folder
 from sidestage.errors import ConfigurationError, StoreError
 from sidestage.store import lease_clock
 from sidestage.store.turn import FileLock
@@ -75,7 +76,7 @@ class SqliteFile:
                 ) as connection:
                     _enter_wal(connection)
                 if hasattr(os, "O_DIRECTORY"):
-                    _sync_folder(path.parent)
+                    sync_folder(path.parent)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(
                 f"The store {path} cannot be opened: {getattr(error, 'strerror', None) or error}.",
@@ -202,14 +203,6 @@ def _path(url: URL) -> str:
     if Path(path).is_dir():
         raise StoreError(f"The store cannot be opened: {path} is a directory.", hint="Name a file.")
     return str(Path(path).absolute())
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _prepare_writer(connection: sqlite3.Connection) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import xxhash
 
+from sidestage.data.syncing import sync_folder
 from sidestage.errors import DataError
 from sidestage.stream.contract import Positions, Progress
 
@@ -67,11 +68,7 @@ class Checkpoint:
         if self.path.exists():
             self.path.replace(self.previous)
         aside.replace(self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self.path.parent)
 
     def _load(self) -> Progress:
         errors = []

@@ -312,14 +312,7 @@ class Engine:
                 keep = partial(self._keep, name) if self._barrier is None else None
                 is_bound = transactions is not None
                 feed = Feed(
-                    name,
-                    reader,
-                    step,
-                    self._settings,
-                    self._clock,
-                    keep,
-                    lane.watch,
-                    is_bound=is_bound,
+                    name, reader, step, self._settings, self._clock, keep, lane.watch, is_bound=is_bound
                 )
                 feed.incoming = node.incoming
                 feed.intake = self._intake(node)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sidestage.data.syncing import sync_folder
+
 if sys.platform != "win32":
     import fcntl
 
@@ -32,7 +34,8 @@ class LineLog:
             self._end = os.fstat(self._file).st_size
             self._is_unsynced = self._mend(self._file) or is_new
         if is_new:
-            _sync_folder(self.path.parent)
+            with suppress(OSError):  # where folders cannot be synced
+                sync_folder(self.path.parent)
 
     def add(self, line: bytes) -> None:
         """Append a line without an end. It is safe once ``sync`` returns. Raises ValueError when closed."""
@@ -112,13 +115,3 @@ class LineLog:
         if whole != size:
             os.ftruncate(number, whole)
         return whole != size
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make safe that a file is there at all, where folders can be synced."""
-    with suppress(OSError):
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
