@@ -1,12 +1,12 @@
 """Write to a topic in transactions, which carry how far sources have been read: exactly once."""
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
+from sidestage.connectors.aside import Aside
 from sidestage.connectors.failure import ConnectorError, PartsLost
 from sidestage.connectors.kafka import KafkaTransactionalSink, Message
 from sidestage.connectors.kafka_faults import FAILURES, LOGGER, error_of, explain
@@ -178,20 +178,8 @@ def _in_time(do: Callable[[], None], seconds: float) -> None:
     If the broker that looks after the group was restarted, the client may wait forever for it to come back,
     whatever time it is given (librdkafka, issues 5456 and 5511).
     """
-    ended: list[BaseException | None] = []
-
-    def work() -> None:
-        try:
-            do()
-        except BaseException as error:  # noqa: BLE001 - it is raised below
-            ended.append(error)
-        else:
-            ended.append(None)
-
-    thread = threading.Thread(target=work, name="kafka transaction", daemon=True)
-    thread.start()
-    thread.join(seconds + HANGING_SECONDS)
-    if not ended:
+    call: Aside[None] = Aside("kafka transaction")
+    call.begin(do)
+    if not call.is_done(seconds + HANGING_SECONDS):
         raise _Stuck
-    if ended[0] is not None:
-        raise ended[0]
+    call.take()
