@@ -11,7 +11,7 @@ import textwrap
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -175,14 +175,27 @@ class SmallProject:
     root: Path
     ledger: Path
     sidestage: Sidestage
+    started: list["subprocess.Popen[str]"] = field(default_factory=list)
 
     def __call__(self, *words: str, env: Mapping[str, str] | None = None, expect: int | None = 0) -> Result:
         """Run the command in the project."""
         return self.sidestage(*words, at=self.root, env=env, expect=expect)
 
     def start(self, *words: str, env: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
-        """Start the command in the project."""
-        return self.sidestage.start(*words, at=self.root, env=env)
+        """Start the command in the project; the test sees to it that it ends."""
+        process = self.sidestage.start(*words, at=self.root, env=env)
+        self.started.append(process)
+        return process
+
+    def close(self) -> None:
+        """End what a test that failed has left running, so that no other test fails for it."""
+        left = [process for process in self.started if process.poll() is None]
+        for process in left:
+            process.send_signal(signal.SIGCONT)
+            process.kill()
+        for process in self.started:
+            process.communicate()
+        assert not left, f"left running: {[process.args for process in left]}"
 
     def write(self, code: str) -> None:
         """Replace the pipeline's module; {LEDGER} in it stands for the ledger's path."""
@@ -223,8 +236,9 @@ NewProject = Callable[..., SmallProject]
 
 
 @pytest.fixture
-def new_project(tmp_path: Path, sidestage: Sidestage) -> NewProject:
+def new_project(tmp_path: Path, sidestage: Sidestage) -> Iterator[NewProject]:
     """A factory of projects: give it the code of the pipeline's module, and lines for sidestage.toml."""
+    made: list[SmallProject] = []
 
     def make(code: str, *, name: str = "small", settings: str = "[run]\nworkers = 2\n") -> SmallProject:
         root = tmp_path / name
@@ -236,9 +250,12 @@ def new_project(tmp_path: Path, sidestage: Sidestage) -> NewProject:
         )
         project = SmallProject(root, tmp_path / f"{name}.ledger", sidestage)
         project.write(code)
+        made.append(project)
         return project
 
-    return make
+    yield make
+    for project in made:
+        project.close()
 
 
 @pytest.fixture(scope="session")
@@ -251,8 +268,10 @@ def ran_shop(sidestage: Sidestage, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture
-def shop(ran_shop: Path, tmp_path: Path, sidestage: Sidestage) -> SmallProject:
+def shop(ran_shop: Path, tmp_path: Path, sidestage: Sidestage) -> Iterator[SmallProject]:
     """A copy of the scaffold's project after its first run."""
     root = tmp_path / "shop"
     shutil.copytree(ran_shop, root, symlinks=True)
-    return SmallProject(root, tmp_path / "ledger", sidestage)
+    project = SmallProject(root, tmp_path / "ledger", sidestage)
+    yield project
+    project.close()

@@ -1,6 +1,7 @@
 """What every substrate must keep; add an implementation to ``MAKERS`` and it is held to all of it."""
 
 import os
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,7 +30,7 @@ def batches(*sizes):
 
 
 def orphans(place, known=()):
-    return list(place.orphans(known, older_than_seconds=-60))
+    return list(place.orphans(known, unchanged_since=datetime.now(UTC) + timedelta(minutes=1)))
 
 
 def test_what_is_written_can_be_read_and_verified(place):
@@ -130,10 +131,11 @@ def test_orphans_are_what_is_unknown_and_old_enough(place):
     known = place.write("d/e", "p", FIRST, SCHEMA, batches(1))
     unknown = place.write("d/e", "p", SECOND, SCHEMA, batches(1))
     assert [path.as_posix() for path in orphans(place, {known.path})] == [unknown.path]
-    assert list(place.orphans({known.path}, older_than_seconds=3_600)) == []
-    an_hour_ago = place.path(unknown).stat().st_mtime - 4_000
-    os.utime(place.path(unknown), (an_hour_ago, an_hour_ago))
-    assert len(list(place.orphans({known.path}, older_than_seconds=3_600))) == 1
+    moment = datetime(2026, 1, 2, tzinfo=UTC)
+    for seconds, found in ((0, 1), (-1, 1), (1, 0)):
+        changed = moment.timestamp() + seconds
+        os.utime(place.path(unknown), (changed, changed))
+        assert len(list(place.orphans({known.path}, unchanged_since=moment))) == found
 
 
 def test_removing_is_repeatable_and_only_for_versions(place, tmp_path):

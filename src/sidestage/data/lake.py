@@ -8,11 +8,11 @@ import re
 import stat
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 
 import xxhash
 
-from sidestage.clock import Clock, SystemClock
 from sidestage.data.names import check_dataset_name, file_key
 from sidestage.data.version import Stored
 from sidestage.errors import DataError, NameRefused
@@ -25,9 +25,8 @@ _TEMPORARY = re.compile(rf"\.{_FINAL.pattern}\.tmp")
 class Lake:
     """A lake in a folder of a local or network file system, as those see it who do not write."""
 
-    def __init__(self, root: Path, clock: Clock | None = None) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = root.absolute()
-        self._clock = clock or SystemClock()
 
     def path(self, stored: Stored) -> Path:
         """Return where the version lies. Raises DataError for a path that is not one of the lake's."""
@@ -51,10 +50,10 @@ class Lake:
                 f"{path} has the checksum {checksum}, but {stored.checksum} was written.", hint=hint
             )
 
-    def orphans(self, known: Collection[str], older_than_seconds: float) -> Iterator[Path]:
-        """Yield files of the lake's naming that are not known and not young; see ``Substrate.orphans``."""
+    def orphans(self, known: Collection[str], *, unchanged_since: datetime) -> Iterator[Path]:
+        """Yield files of the lake's naming that are neither known nor new; see ``Substrate.orphans``."""
         known = frozenset(known)
-        newest = self._clock.now().timestamp() - older_than_seconds
+        newest = unchanged_since.timestamp()
         folders = [self.root]
         while folders:
             folder = folders.pop()

@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from sidestage.clock import Clock
 from sidestage.data.digest import DigestBuilder
 from sidestage.data.lake import Lake, check_folder
 from sidestage.data.names import check_dataset_name, file_key
@@ -46,8 +45,8 @@ class TooLarge(DataError):
 class LakeWriter(Lake):
     """A lake that can also be written to: the default substrate."""
 
-    def __init__(self, root: Path, clock: Clock | None = None) -> None:
-        super().__init__(root, clock)
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
         self._synced_folders: set[Path] = set()
 
     def write(

@@ -11,6 +11,7 @@ What an implementer must keep, whatever the place:
 """
 
 from collections.abc import Collection, Iterable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -45,10 +46,10 @@ class Substrate(Protocol):
         """Read the version's bytes again. Raises DataError, naming what differs from what was written."""
         ...
 
-    def orphans(self, known: Collection[str], older_than_seconds: float) -> Iterator[Path]:
+    def orphans(self, known: Collection[str], *, unchanged_since: datetime) -> Iterator[Path]:
         """Yield what unfinished writes left, temporary files included, as paths relative to the root.
 
-        That is: what is not in ``known`` (paths as in ``Stored``) and was last changed longer ago than that.
+        That is: what is not in ``known`` (paths as in ``Stored``) and has not been changed after that moment.
         Never anything this place did not write.
         """
         ...

@@ -48,9 +48,13 @@ class Spared(msgspec.Struct, frozen=True):
     grace: float
     since: datetime | None = None
 
-    def file_age(self, now: datetime) -> float:
-        """Return the age in seconds up to which a file is left alone."""
-        return self.grace if self.since is None else max(self.grace, (now - self.since).total_seconds())
+    def files_since(self, now: datetime) -> datetime:
+        """Return since when a file must have been changed to be left alone.
+
+        A moment, not an age: however long it takes to find the files, none is too old that was not before.
+        """
+        young = now - timedelta(seconds=self.grace)
+        return young if self.since is None else min(young, self.since)
 
     def used_since(self, now: datetime) -> datetime:
         """Return since when a virtual environment must have been in use to be left alone."""
@@ -61,7 +65,7 @@ def find_garbage(store: Store, lake: Lake, spared: Spared, now: datetime) -> Cle
     """Return what could be deleted without anybody missing it."""
     keep_days = spared.keep_days
     expired = store.unreferenced_versions(now - timedelta(days=keep_days))
-    orphans = list(lake.orphans(_needed_files(store), spared.file_age(now)))
+    orphans = list(lake.orphans(_needed_files(store), unchanged_since=spared.files_since(now)))
     return Cleanup(
         orphans=tuple(str(path) for path in orphans),
         versions=tuple(version.id for version in expired),

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import weakref
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -24,6 +25,7 @@ from sidestage.errors import DataError, OutputError
 
 SCHEMA = pa.schema({"n": pa.int64()})
 ID = new_version_id(1, bytes(6))
+LATER = datetime(2100, 1, 1, tzinfo=UTC)
 
 
 def batch(rows=1):
@@ -185,7 +187,7 @@ def test_links_out_of_the_root_are_not_followed(lake, tmp_path, link):
     assert list(outside.iterdir()) == []
     victim = outside / f"p~{ID}.parquet"
     victim.write_bytes(b"")
-    assert list(lake.orphans((), older_than_seconds=-60)) == []
+    assert list(lake.orphans((), unchanged_since=LATER)) == []
     with pytest.raises(DataError):
         lake.remove(f"{link}/{victim.name}")
     assert victim.exists()
@@ -217,15 +219,15 @@ def test_orphans_are_temporaries_too_but_never_files_of_others(lake, tmp_path):
         (folder / name).write_bytes(b"")
     (folder / ".hidden").mkdir()
     (folder / ".hidden" / f"q~{ID}.parquet").write_bytes(b"")
-    found = list(lake.orphans({stored.path}, older_than_seconds=-60))
+    found = list(lake.orphans({stored.path}, unchanged_since=LATER))
     assert [path.as_posix() for path in found] == [f"d/.q~{ID}.parquet.tmp"]
     for path in found:
         lake.remove(path)
-    assert list(lake.orphans({stored.path}, older_than_seconds=-60)) == []
+    assert list(lake.orphans({stored.path}, unchanged_since=LATER)) == []
 
 
 def test_a_lake_that_was_never_written_has_no_orphans(lake):
-    assert list(lake.orphans((), older_than_seconds=0)) == []
+    assert list(lake.orphans((), unchanged_since=LATER)) == []
 
 
 def test_many_tiny_batches_become_few_row_groups_in_order(lake, monkeypatch):
