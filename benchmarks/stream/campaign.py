@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, TopicPartition
 from tests.servers.kafka import Broker
 
 from sidestage.stream import read_letters
@@ -91,20 +91,9 @@ class Pipeline:
             self.kills += 1
 
 
-def committed(servers: str) -> int:
+def committed(broker: Broker) -> int:
     """Return how many events the group has dealt with."""
-    consumer = Consumer({"bootstrap.servers": servers, "group.id": GROUP, "log_level": 0})
-    try:
-        places = [TopicPartition(SOURCE, number) for number in range(PARTITIONS)]
-        while True:
-            try:
-                return sum(max(0, place.offset) for place in consumer.committed(places, 10.0))
-            except KafkaException as error:  # a new broker's coordinator takes its time to come
-                if not error.args[0].retriable():
-                    raise
-                time.sleep(0.1)
-    finally:
-        consumer.close()
+    return sum(max(0, position) for position in broker.committed(GROUP, SOURCE, PARTITIONS))
 
 
 def batches(servers: str) -> Iterator[bytes]:
@@ -168,7 +157,7 @@ def campaign(broker: Broker, folder: Path, options: argparse.Namespace) -> dict[
         before = 0
         while not before:  # a new broker's coordinators take their time to load, once
             time.sleep(0.1)
-            before = committed(broker.servers)
+            before = committed(broker)
         began, turn = time.monotonic(), 0
         while (now := time.monotonic() - began) < options.seconds:
             time.sleep(max(0.0, min((turn + 1) * options.every, options.seconds) - now))
@@ -177,9 +166,9 @@ def campaign(broker: Broker, folder: Path, options: argparse.Namespace) -> dict[
                 pipelines[turn % len(pipelines)].start()
             turn += 1
         seconds = time.monotonic() - began
-        dealt_with = committed(broker.servers) - before
+        dealt_with = committed(broker) - before
         kills = sum(each.kills for each in pipelines)
-        while committed(broker.servers) < options.events:
+        while committed(broker) < options.events:
             for each in pipelines:
                 each.require_alive()
             time.sleep(0.25)

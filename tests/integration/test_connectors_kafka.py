@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from tests.servers.kafka import PASSWORD, USER, Broker
 
@@ -95,13 +95,6 @@ def ends_of(batches: Sequence[Batch]) -> dict[str, int]:
     return {each.part: int(each.next) for each in batches}
 
 
-def committed(broker: Broker, group: str, topic: str, parts: int = 1) -> list[int]:
-    asker = Consumer({"bootstrap.servers": broker.servers, "group.id": group})
-    with closing(asker):
-        places = asker.committed([TopicPartition(topic, part) for part in range(parts)], timeout=SECONDS)
-        return [place.offset for place in places]
-
-
 def everything_in(broker: Broker, topic: str, count: int, *, committed_only: bool = True) -> list[Any]:
     """Read a topic with a group of its own to its end, of which ``count`` items are expected."""
     level = "read_committed" if committed_only else "read_uncommitted"
@@ -154,11 +147,11 @@ def test_a_group_goes_on_where_it_was_told_to_and_nowhere_else(broker, topic):
     part = f"{topic}/0"
     with closing(source(broker, topic).open({})) as reader:
         assert len(read_items(reader, 100)) == 100
-    assert committed(broker, topic, topic) == [-1001]
+    assert broker.committed(topic, topic) == [-1001]
     with closing(source(broker, topic).open({})) as reader:
         assert len(read_items(reader, 100)) == 100
         reader.commit({part: 40})
-    assert committed(broker, topic, topic) == [40]
+    assert broker.committed(topic, topic) == [40]
     with closing(source(broker, topic).open({})) as reader:
         assert read_items(reader, 60) == numbers(40, 100)
         assert reader.lag() == {part: 60}
@@ -198,7 +191,7 @@ def test_a_stream_commits_what_has_arrived(broker, topic, wide):
         engine.cancel()
         engine.wait()
     assert sorted(found) == sorted(b"got " + item for item in numbers(0, 500))
-    assert committed(broker, topic, topic) == [500]
+    assert broker.committed(topic, topic) == [500]
 
 
 def test_parts_go_to_another_reader_and_nothing_is_lost(broker, wide):
@@ -230,7 +223,7 @@ def test_parts_go_to_another_reader_and_nothing_is_lost(broker, wide):
     again = Counter((each.part, int(each.first) + n) for each in theirs for n in range(len(each.items)))
     assert set(again.values()) == {1}
     assert again.keys() == {(part, n) for part in lost for n in range(half[part], ends_of(mine)[part])}
-    places = dict(zip([f"{wide}/{n}" for n in range(4)], committed(broker, wide, wide, 4), strict=True))
+    places = dict(zip([f"{wide}/{n}" for n in range(4)], broker.committed(wide, wide, 4), strict=True))
     assert places == {part: ends_of(mine)[part] if part in kept else half[part] for part in places}
 
 
@@ -273,7 +266,7 @@ def test_who_was_away_for_too_long_begins_again_at_what_is_committed(broker, top
         assert len(read_items(frozen, 100)) == 100
         frozen.commit({f"{topic}/0": 30})
         deadline = time.monotonic() + SECONDS
-        while committed(broker, topic, topic) != [30]:
+        while broker.committed(topic, topic) != [30]:
             assert time.monotonic() < deadline
         with closing(source(broker, topic).open({})) as other:
             assert read_items(other, 70) == numbers(30, 100), "the group has given its part to somebody"
@@ -311,7 +304,7 @@ def test_the_broker_is_killed_in_the_middle(broker, topic):
         producing.join(SECONDS)
         assert found == numbers(0, total), "each once, and in order"
     assert failed == []
-    assert committed(broker, topic, topic) == [5]
+    assert broker.committed(topic, topic) == [5]
 
 
 def test_without_a_broker_it_fails_after_a_while_and_closes_at_once(broker, topic):
@@ -421,14 +414,14 @@ def test_a_transaction_is_seen_whole_or_not_at_all(broker, topic, wide, monkeypa
         writer.write(read[5:10])
         assert everything_in(broker, wide, 10, committed_only=False)
         writer.commit(moved_to(part, 10), readers)
-        assert committed(broker, topic, topic) == [10]
+        assert broker.committed(topic, topic) == [10]
         with pytest.raises(Refused) as caught:
             writer.write([b"c", b"x" * 2_000_000, b"d"])
         assert list(caught.value.errors) == [1]
-        assert committed(broker, topic, topic) == [10]
+        assert broker.committed(topic, topic) == [10]
         writer.commit(moved_to(part, 20), readers)
         writer.commit(moved_to(part, 30), readers)  # also if nothing was written
-        assert committed(broker, topic, topic) == [30]
+        assert broker.committed(topic, topic) == [30]
         with pytest.raises(ConnectorError, match="cannot keep how far 'list'"):
             writer.commit(moved_to("0", 3, "list"), {"list": object()})
         with closing(sink.open()), pytest.raises(TransactionLost):

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sidestage.runtime import orphans
 from sidestage.runtime.lifeline import this_process
 from sidestage.runtime.orphans import (
     VARIABLE,
@@ -236,19 +237,28 @@ def dead_owner():
     return ended.stdout.strip()
 
 
-def test_orphans_are_ended_and_nobody_else(start, dead_owner, session):
-    orphans = [start(mark(os.environ, dead_owner)) for _ in range(3)]
-    others = [
-        start(mark(os.environ, this_process())),
-        start(dict(os.environ)),
-        start(mark(os.environ, f"elsewhere-{dead_owner}")),
-        start(mark(os.environ, "nonsense")),
-        start({**os.environ, f"X{VARIABLE}": dead_owner}),
-    ]
-    killed = end_orphans()
-    assert {process.pid for process in orphans} <= set(killed)
-    assert {process.pid for process in others} == marked(session)
-    assert not {process.pid for process in orphans} & set(end_orphans()), "each one is killed once"
+@pytest.fixture
+def apart(session, monkeypatch):
+    """A namespace of our own: commands that other tests run meanwhile end the orphans of theirs."""
+    monkeypatch.setattr(orphans, "_namespace", lambda: session)
+    return session
+
+
+def test_orphans_are_ended_and_nobody_else(start, dead_owner, session, apart):
+    others = {
+        start(environment).pid
+        for environment in (
+            mark(os.environ, this_process()),
+            dict(os.environ),
+            mark(os.environ, f"elsewhere-{dead_owner}"),
+            mark(os.environ, "nonsense"),
+            {**os.environ, f"X{VARIABLE}": dead_owner},
+        )
+    }
+    theirs = {start(mark(os.environ, dead_owner)).pid for _ in range(3)}
+    assert set(end_orphans()) == theirs
+    assert marked(session) == others
+    assert end_orphans() == (), "each one is killed once"
 
 
 def test_an_owner_in_another_namespace_is_not_judged(start, dead_owner, session):
@@ -259,14 +269,14 @@ def test_an_owner_in_another_namespace_is_not_judged(start, dead_owner, session)
     assert marked(session) == {stranger.pid}
 
 
-def test_children_of_a_worker_that_was_killed_are_found_by_the_mark(start, session):
+def test_children_of_a_worker_that_was_killed_are_found_by_the_mark(start, session, apart):
     owner = start(dict(os.environ))
     name = f"{this_process().split(':')[0]}:{owner.pid}:{psutil_ticks(owner.pid)}"
     child = start(mark(os.environ, name))
-    assert child.pid not in end_orphans()
+    assert end_orphans() == ()
     owner.kill()
     owner.wait()
-    assert child.pid in end_orphans()
+    assert end_orphans() == (child.pid,)
     assert marked(session) == set()
 
 
@@ -275,15 +285,16 @@ def psutil_ticks(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
 
 
-def test_a_process_never_ends_itself(dead_owner):
+def test_a_process_never_ends_itself(dead_owner, apart):
     code = """
-        import os, subprocess, sys
-        from sidestage.runtime.orphans import end_orphans
-        assert os.getpid() not in end_orphans()
+        import os, sys
+        from sidestage.runtime import orphans
+        orphans._namespace = lambda: sys.argv[1]
+        assert os.getpid() not in orphans.end_orphans()
         print("alive")
     """
     ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
+        [sys.executable, "-c", textwrap.dedent(code), apart],
         env={**mark(os.environ, dead_owner), "PYTHONPATH": str(SOURCE)},
         capture_output=True,
         text=True,

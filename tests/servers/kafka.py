@@ -9,11 +9,12 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaException
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -116,6 +117,20 @@ class Broker:
             assert time.monotonic() < deadline, f"the topic {name} has no leader"
             time.sleep(0.02)
         return name
+
+    def committed(self, group: str, topic: str, partitions: int = 1) -> list[int]:
+        """Return where a group stands in each partition; -1001 (OFFSET_INVALID) where nothing is committed."""
+        settings = {"bootstrap.servers": self.servers, "group.id": group, "log_level": 0}
+        places = [TopicPartition(topic, number) for number in range(partitions)]
+        deadline = time.monotonic() + START_SECONDS
+        with closing(Consumer(settings)) as asker:
+            while True:
+                try:
+                    return [place.offset for place in asker.committed(places, START_SECONDS)]
+                except KafkaException:  # who keeps the group's positions is found out when first asked for
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.1)
 
     def _wait_until_ready(self, process: subprocess.Popen[Any]) -> None:
         deadline = time.monotonic() + START_SECONDS

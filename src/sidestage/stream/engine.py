@@ -113,10 +113,10 @@ class Engine:
 
         The last means that the system gives no threads for it. Nothing runs after an error.
         """
-        self._began = self._clock.monotonic()
-        segments = self._assembly.layout.segments
-        self._at_work = sum(segment.threads for segment in segments)
         try:
+            self._began = self._clock.monotonic()
+            segments = self._assembly.layout.segments
+            self._at_work = sum(segment.threads for segment in segments)
             self.life.begin(self._at_work)
             if self._assembly.transactions is not None:
                 self._assembly.transactions.open()

@@ -39,8 +39,8 @@ class HandOver:
 
     def iterate(self, engine: Engine) -> Iterator[Any]:
         """Run the engine, and yield what it writes here."""
-        engine.start()
         try:
+            engine.start()
             while True:
                 try:
                     items = self._offered.get(timeout=_LOOK_SECONDS)
