@@ -140,7 +140,10 @@ def main() -> int:
         if peer.missing:
             print(f"{peer.title}: {peer.script} is missing, so it is left out")
     environments = options.environments.resolve()
-    programs = {peer.name: prepare(peer, environments) for peer in peers}
+    try:
+        programs = {peer.name: prepare(peer, environments) for peer in peers}
+    except FileNotFoundError as error:
+        raise SystemExit(str(error)) from None
     versions = {peer.package: version(peer, programs[peer.name]) for peer in peers if peer.package}
     for peer in peers:
         if options.quick and (cut := {case: peer.cut[case] for case in options.cases if case in peer.cut}):

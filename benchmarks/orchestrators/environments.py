@@ -2,30 +2,21 @@
 
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.orchestrators.peers import FOLDER, Peer
+from benchmarks.peer_environments import installed
 
 
 def prepare(peer: Peer, environments: Path) -> Path:
-    """Return the folder of a peer's programs, installed as its requirements say."""
+    """Return the folder of a peer's programs, installed as its requirements say.
+
+    Raises FileNotFoundError if there is nothing to install them with, CalledProcessError if that fails.
+    """
     if peer.environment is None:
         return Path(sys.executable).parent
     requirements = FOLDER / "requirements" / f"{peer.environment}.txt"
-    folder = environments / peer.environment
-    installed = folder / "installed.txt"
-    if not installed.exists() or installed.read_text() != requirements.read_text():
-        if find_spec("uv") is None:
-            raise SystemExit("uv is missing in this environment: python -m pip install uv")
-        print(f"installing {peer.environment} into {folder}", file=sys.stderr, flush=True)
-        subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", folder], check=True)
-        install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--compile-bytecode"]
-        subprocess.run(
-            [*install, "--python", folder / "bin" / "python", "--requirement", requirements], check=True
-        )
-        installed.write_text(requirements.read_text())
-    return folder / "bin"
+    return installed(requirements, environments / peer.environment)
 
 
 def version(peer: Peer, programs: Path) -> str:

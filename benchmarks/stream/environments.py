@@ -5,9 +5,9 @@ import re
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
+from benchmarks.peer_environments import installed, kept
 from benchmarks.stream.engines import FOLDER
 
 import sidestage
@@ -23,16 +23,9 @@ def prepare(environment: str | None, environments: Path) -> Path:
     if environment is None:
         return Path(sys.executable).parent
     folder = environments / environment
-    stamp = folder / "installed.txt"
-    wanted = _sources() if environment == "go" else _requirements(environment).read_text()
-    if not stamp.exists() or stamp.read_text() != wanted:
-        print(f"installing {environment} into {folder}", file=sys.stderr, flush=True)
-        if environment == "go":
-            _build(folder / "bin")
-        else:
-            _install(_requirements(environment), folder)
-        stamp.write_text(wanted)
-    return folder / "bin"
+    if environment == "go":
+        return kept(folder, _sources(), lambda: _build(folder / "bin"))
+    return installed(_requirements(environment), folder)
 
 
 def versions(environment: str | None) -> dict[str, str]:
@@ -54,16 +47,6 @@ def _go_version() -> str:
 
 def _requirements(environment: str) -> Path:
     return FOLDER / "requirements" / f"{environment}.txt"
-
-
-def _install(requirements: Path, folder: Path) -> None:
-    if find_spec("uv") is None:
-        raise FileNotFoundError("uv is missing in this environment: python -m pip install uv")
-    subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", folder], check=True)
-    install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--compile-bytecode"]
-    subprocess.run(
-        [*install, "--python", folder / "bin" / "python", "--requirement", requirements], check=True
-    )
 
 
 def _sources() -> str:
