@@ -17,8 +17,8 @@ from conftest import SmallProject
 from sidestage import Every
 from sidestage.pipeline.trigger import between
 from sidestage.store.contract import Store
-from sidestage.store.records import Tick, TriggerState
 from sidestage.store.sql import open_store
+from sidestage.store.tick_records import Tick, TriggerState
 
 SECOND = Every(timedelta(seconds=1))
 

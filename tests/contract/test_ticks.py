@@ -8,7 +8,8 @@ from tests.contract.making import NOON, Opener, at, step
 
 from sidestage.errors import NotFound, StoreError
 from sidestage.store.contract import Store
-from sidestage.store.records import NewRun, NewStep, NewTick, Tick, TriggerState
+from sidestage.store.records import NewRun, NewStep
+from sidestage.store.tick_records import NewTick, Tick, TriggerState
 
 EVERY, OTHER = '{"type":"every"}', '{"type":"cron"}'
 

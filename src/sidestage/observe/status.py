@@ -14,8 +14,9 @@ from sidestage.pipeline.trigger import AnyTrigger
 from sidestage.policy.pool import Pool
 from sidestage.runtime.logs import attempt_log
 from sidestage.store.contract import PointerKey, Store
-from sidestage.store.records import Attempt, Environment, Run, Step, Tick, TriggerState, Worker
+from sidestage.store.records import Attempt, Environment, Run, Step, Worker
 from sidestage.store.service_records import ServiceState
+from sidestage.store.tick_records import Tick, TriggerState
 
 _PRODUCTION = "production"
 _LATE_AFTER = timedelta(seconds=5)

@@ -16,7 +16,8 @@ from sidestage.clock import Clock
 from sidestage.errors import SidestageError, StoreError
 from sidestage.pipeline.trigger import AnyTrigger, between
 from sidestage.store.contract import Ticks
-from sidestage.store.records import NewRun, NewStep, NewTick, Tick, TriggerState
+from sidestage.store.records import NewRun, NewStep
+from sidestage.store.tick_records import NewTick, Tick, TriggerState
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 60.0
 _AT_A_TIME_SECONDS = 1.0

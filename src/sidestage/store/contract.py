@@ -29,19 +29,17 @@ from sidestage.store.records import (
     NewMove,
     NewRun,
     NewStep,
-    NewTick,
     Outcome,
     PointerEntry,
     Run,
     RunState,
     Settled,
     Step,
-    Tick,
-    TriggerState,
     Waiting,
     Worker,
 )
 from sidestage.store.service_records import ServiceNote, ServiceState
+from sidestage.store.tick_records import NewTick, Tick, TriggerState
 
 
 class Wakeups(Protocol):

@@ -8,11 +8,12 @@ from typing import Any
 from sqlalchemy import Connection, func, select, update
 
 from sidestage.store.dialect import insert_if_absent
-from sidestage.store.records import TRIGGER_COMES_BACK, NewRun, NewStep, NewTick, Tick, TriggerState
+from sidestage.store.records import NewRun, NewStep
 from sidestage.store.refusals import positions_of
 from sidestage.store.sql_database import SqlPart
 from sidestage.store.sql_runs import begin
 from sidestage.store.tables import tick, trigger
+from sidestage.store.tick_records import TRIGGER_COMES_BACK, NewTick, Tick, TriggerState
 
 _NEWEST = (
     select(func.max(tick.c.at))

@@ -22,11 +22,10 @@ from sidestage.store.records import (
     NewStep,
     RunState,
     StepState,
-    Tick,
-    TriggerState,
     Worker,
 )
 from sidestage.store.service_records import ServiceState
+from sidestage.store.tick_records import Tick, TriggerState
 
 
 @dataclass(slots=True, eq=False)

@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from sidestage.store.records import TRIGGER_COMES_BACK, NewRun, NewStep, NewTick, Tick, TriggerState
+from sidestage.store.records import NewRun, NewStep
 from sidestage.store.refusals import positions_of
+from sidestage.store.tick_records import TRIGGER_COMES_BACK, NewTick, Tick, TriggerState
 from sidestage.testing.memory_runs import begin
 from sidestage.testing.memory_tables import MemoryPart, require_zone
 

@@ -7,7 +7,8 @@ import pytest
 
 from sidestage import Daily, Every
 from sidestage.observe.status import TriggerStatus, read_status, read_triggers
-from sidestage.store.records import Environment, NewRun, NewStep, NewTick, Tick, Worker
+from sidestage.store.records import Environment, NewRun, NewStep, Worker
+from sidestage.store.tick_records import NewTick, Tick
 from sidestage.testing.memory_store import MemoryStore, open_memory_store
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
