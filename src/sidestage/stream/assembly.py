@@ -60,6 +60,7 @@ from sidestage.stream.outlets import Turns
 from sidestage.stream.settings import Settings
 from sidestage.stream.shape_nodes import FAILED, IntervalNode, SideNode, TableJoinNode
 from sidestage.stream.transactions import transactions_of
+from sidestage.stream.walking import heeding
 from sidestage.stream.windows.stage import Windows
 from sidestage.stream.windows.state import WindowState
 from sidestage.stream.workers.processes import require_picklable
@@ -107,7 +108,7 @@ class Assembly:
         }
         self.guards = Guards(layout, clock, self.halt, listener)
         self.lookups: dict[Node, Lookup[Any, Any]] = {
-            node: _lookup(node, layout.names[node], self.guards, clock, listener)
+            node: _lookup(node, layout.names[node], self.guards, self.halt, clock, listener)
             for node in layout.nodes
             if isinstance(node, LookupNode)
         }
@@ -294,9 +295,9 @@ class Assembly:
 
 
 def _lookup(
-    node: LookupNode, name: str, guards: Guards, clock: Clock, listener: Listener | None
+    node: LookupNode, name: str, guards: Guards, halt: Halt, clock: Clock, listener: Listener | None
 ) -> Lookup[Any, Any]:
-    function, circuit = guards.within(node, node.function), guards.circuit_of(node)
+    function, circuit = heeding(guards.within(node, node.function), halt), guards.circuit_of(node)
     if node.many:
         return Lookup(name, function, node.cache, clock, many=True, circuit=circuit, listener=listener)
     return Lookup(name, function, node.cache, clock, circuit=circuit, listener=listener)

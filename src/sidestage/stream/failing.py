@@ -4,7 +4,7 @@ import copy
 import threading
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -78,6 +78,14 @@ class Kept(NamedTuple):
 _GONE = Kept(gone=True, value=None)
 
 
+class Leaving(Protocol):
+    """A worker's way through items, which can be left between any two of them."""
+
+    def leave(self) -> None:
+        """Send whoever goes through items to the end."""
+        ...
+
+
 class Halt:
     """Whether the stream is to stop at once, and why. Shared by all of its workers."""
 
@@ -87,6 +95,8 @@ class Halt:
         self.error: BaseException | None = None
         self.when_stopped: Callable[[BaseException | None], object] = lambda _error: None
         """Called once, with the error that is told."""
+        self.walks: list[Leaving] = []
+        """Who goes through items one by one: sent to the end when all is to stop."""
         self.left_behind: list[threading.Thread] = []
         """Threads of user's code that did not end when they were told to."""
 
@@ -102,6 +112,8 @@ class Halt:
                 return
             self.error = error
             self._event.set()
+        for walk in tuple(self.walks):
+            walk.leave()
         self.when_stopped(error)
 
     def wait(self, seconds: float) -> bool:
@@ -166,6 +178,11 @@ class Desk:
         self._beside: Callable[[Chunk], None] | None = None
         self.errors: Counter[FailureClass] = Counter()
 
+    @property
+    def halt(self) -> Halt:
+        """What says whether all is to stop."""
+        return self._halt
+
     def failures(self) -> Counter[FailureClass]:
         """Return how many items the stage has failed on so far, by class."""
         with self._lock:
@@ -203,6 +220,8 @@ class Desk:
             given_up = raised.given_up
             alone = len(chunk.items) > 1 and classify(given_up.error) not in RETRYABLE
             for index, item in enumerate(chunk.items):
+                if self._halt.is_set:
+                    raise Stopped from error
                 if not (alone and self._succeeds(again, item)):
                     self.decide(chunk, index, item, given_up)
 

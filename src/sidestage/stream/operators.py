@@ -10,8 +10,9 @@ from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
 from sidestage.stream.chunk import Chunk
-from sidestage.stream.failing import Desk, GivenUp
+from sidestage.stream.failing import Desk, GivenUp, Stopped
 from sidestage.stream.observing.metrics import Meter
+from sidestage.stream.walking import Walk
 
 MOST_AT_ONCE = 8192
 """How many items a stage that makes several of one hands on at most in one chunk."""
@@ -100,6 +101,7 @@ class Operator(Onward):
         super().__init__(meter, following)
         self._function = function
         self._desk = desk
+        self._walk = Walk(desk.halt)
 
 
 class MapOperator(Operator):
@@ -113,7 +115,7 @@ class MapOperator(Operator):
         made: list[Any] = []
         keep = made.append
         gone: list[int] = []
-        for item in items:
+        for item in self._walk.through(items):
             try:
                 keep(function(item))
             except BaseException as error:  # noqa: BLE001 - the one item is all that is lost
@@ -123,6 +125,8 @@ class MapOperator(Operator):
                     gone.append(index)
                 else:
                     keep(kept.value)
+        if len(made) + len(gone) < len(items):
+            raise Stopped
         chunk.become(made, gone)
         self._hand_on(chunk, len(items), began)
 
@@ -137,12 +141,14 @@ class FilterOperator(Operator):
         items = chunk.items
         passes: list[Any] = []
         note = passes.append
-        for item in items:
+        for item in self._walk.through(items):
             try:
                 note(bool(function(item)))
             except BaseException as error:  # noqa: BLE001
                 kept = self._desk.meet(chunk, len(passes), item, error, lambda it: bool(function(it)))
                 note(not kept.gone and bool(kept.value))
+        if len(passes) < len(items):
+            raise Stopped
         chunk.items = list(compress(items, passes))
         if len(chunk.items) != len(items) and len(chunk.tickets) == 1:
             chunk.origins = list(
@@ -167,7 +173,8 @@ class FlatMapOperator(Operator):
         came = len(chunk.items)
         made: list[Any] = []
         counts: list[int] = []
-        for index, item in enumerate(chunk.items):
+        index = -1
+        for index, item in enumerate(self._walk.through(chunk.items)):
             before = len(made)
             several = self._begun(chunk, index, item)
             made.extend(several.items)
@@ -180,6 +187,8 @@ class FlatMapOperator(Operator):
             if len(made) >= MOST_AT_ONCE and index + 1 < came:
                 self._pass_on_part(chunk, index + 1, made, counts)
                 made, counts = [], []
+        if index + 1 < came:
+            raise Stopped
         self._relabel(chunk, came - len(counts), counts)
         chunk.items, chunk.weight = made, 0
         self._hand_on(chunk, came, began)

@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from sidestage.stream.observing.metrics import Meter
 from sidestage.stream.places.sinks import Collected
 from sidestage.stream.settings import Settings
 from sidestage.stream.stream import Stream
-from sidestage.stream.windows.aggregates import count, total
-from sidestage.stream.windows.plan import Windowed, WindowPlan, tumbling
+from sidestage.stream.windows.aggregates import Fold, count, total
+from sidestage.stream.windows.plan import Session, Tumbling, Windowed, WindowPlan, session, tumbling
 from sidestage.stream.windows.stage import WindowOperator, Windows
 from sidestage.stream.windows.watermarks import EventTime
 
@@ -266,3 +267,49 @@ def test_windows_tell_what_came_too_late_and_how_far_time_has_come() -> None:
     }
     assert "pipeline_window_late_total (counter)" in Stream([1]).window(plan).to(Collected()).metrics_view()
     assert "pipeline_window" not in Stream([1]).to(Collected()).metrics_view()
+
+
+def _upset(state: int) -> int:
+    raise ArithmeticError(f"no result of {state}")
+
+
+def upsetting(windows: Tumbling | Session) -> WindowPlan:
+    fold = Fold(zero=lambda: 0, add=lambda so_far, _: so_far + 1, merge=lambda a, b: a + b, result=_upset)
+    return WindowPlan(windows=windows, aggregate=fold, time=EventTime(at=lambda click: click[0]))
+
+
+@pytest.mark.parametrize("windows", [tumbling(60), session(5)])
+def test_a_result_that_cannot_be_computed_ends_the_stream_and_names_the_window(
+    windows: Tumbling | Session,
+) -> None:
+    source = Parts({"a": clicks({0: "eu", 5: "e"})}, sizes=[1])
+    with pytest.raises(StreamFailed, match=r"'window' failed on Windowed.*start=0\.0.*no result of 2"):
+        Stream(source).window(upsetting(windows)).to(Kept()).run()
+
+
+@pytest.mark.parametrize("windows", [tumbling(60), session(5)])
+def test_a_result_that_cannot_be_computed_is_set_aside_also_at_the_end(windows: Tumbling | Session) -> None:
+    letters: list[DeadLetter] = []
+    sink = Kept()
+    source = Parts({"a": clicks({0: "eu", 5: "e"})}, sizes=[1])
+    ended = Stream(source).window(upsetting(windows)).to(sink).run(fail="soft", dead_letters=letters.append)
+    assert [(each.item.start, each.item.count, str(each.error)) for each in letters] == [
+        (0, 2, "no result of 2"),
+        (300, 1, "no result of 1"),
+    ]
+    assert (ended.complete, ended.dead_letters, sink.items) == (True, 2, [])
+
+
+def test_a_result_of_tables_that_cannot_be_computed_is_set_aside() -> None:
+    fold = Fold(
+        zero=lambda: 0,
+        add=lambda so_far, _: so_far + 1,
+        merge=lambda a, b: a + b,
+        result=_upset,
+        of=itemgetter("n"),
+    )
+    plan = WindowPlan(windows=tumbling(60), aggregate=fold, time=EventTime(at=itemgetter("n")))
+    letters: list[DeadLetter] = []
+    rows = Stream([{"n": 1}, {"n": 2}, {"n": 400}]).tables(2)
+    rows.window(plan).to(Kept()).run(fail="soft", dead_letters=letters.append)
+    assert [(each.item.start, each.item.count) for each in letters] == [(0, 2), (360, 1)]

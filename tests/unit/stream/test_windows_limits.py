@@ -24,7 +24,7 @@ from sidestage.stream.windows.aggregates import (
     together,
     total,
 )
-from sidestage.stream.windows.plan import Budget, Sooner, WindowPlan, session, sliding, tumbling
+from sidestage.stream.windows.plan import Budget, Sooner, Windowed, WindowPlan, session, sliding, tumbling
 from sidestage.stream.windows.state import WindowState
 from sidestage.stream.windows.watermarks import EventTime, Moment
 
@@ -65,7 +65,7 @@ def moment(seconds):
 def test_what_is_no_time_is_named_and_the_others_are_counted(bad):
     state = WindowState(plan_of())
     outcome = state.add([(5, "a"), (bad, "a"), (6, "a")], NOW)
-    ((place, error),) = outcome.failures
+    ((place, error, _),) = outcome.failures
     assert (place, isinstance(error, DataError | TypeError | OverflowError)) == (1, True)
     assert brief(state.drain(NOW)) == [("a", 0, 2, "drained", 0)]
 
@@ -152,9 +152,9 @@ def test_a_result_that_raises_is_reported_and_the_others_are_given_out():
     state = WindowState(plan_of(aggregate=fold))
     outcome = state.add([(1, "a", 0), (2, "b", 1), (70, "b", 1)], NOW)
     assert brief(outcome) == [("b", 0, 1, "on time", 0)]
-    ((place, error),) = outcome.failures
+    ((place, error, window),) = outcome.failures
     assert (place, type(error)) == (None, ZeroDivisionError)
-    assert "from 0 of key 'a'" in error.__notes__[0]
+    assert window == Windowed("a", 0.0, 60.0, None, 1, "on time", 0)
     assert state.counts.failed == 0
 
 

@@ -344,16 +344,14 @@ class GridWindows:
     def _emit(self, pane: Pane, key: Hashable, kind: Kind) -> None:
         count = pane.counts[key]
         revision = pane.shown.get(key, (0, 0))[1]
+        bounds = (self.grid.start(pane.number), self.grid.end(pane.number))
         try:
             value = self.ledger.result(count, pane.states.get(key))
         except Exception as error:  # noqa: BLE001 - a user's function; other windows go on
-            start = self.grid.start(pane.number)
-            error.add_note(f"The result of the window from {start} of key {ascii(key)[:60]}.")
-            self.ledger.failures.append(Failure(None, error))
+            self.ledger.fail(key, bounds, error, count, kind, revision)
             pane.shown[key] = (count, revision)  # not to be tried again for the same items
             return
         pane.shown[key] = (count, revision + 1)
-        bounds = (self.grid.start(pane.number), self.grid.end(pane.number))
         self.ledger.emit(key, bounds, value, count, kind, revision)
 
     def _drop(self, pane: Pane) -> None:

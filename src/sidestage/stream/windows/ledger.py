@@ -92,6 +92,20 @@ class Ledger:
         start, end = bounds
         self.emitted.append(Windowed(key, float(start), float(end), value, count, kind, revision))
 
+    def fail(
+        self,
+        key: Hashable,
+        bounds: tuple[float, float],
+        error: Exception,
+        count: int,
+        kind: Kind,
+        revision: int,
+    ) -> None:
+        """Note that the result of a window could not be computed."""
+        start, end = bounds
+        window = Windowed(key, float(start), float(end), None, count, kind, revision)
+        self.failures.append(Failure(None, error, window))
+
 
 def check_key(key: Hashable) -> None:
     """Raise for a key of which nothing can be found again: not hashable, or not equal to itself."""

@@ -245,10 +245,14 @@ class EarlyItem(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """An item that could not be used, or (``place`` None) a window whose result could not be computed."""
+    """An item that could not be used, or (``place`` None) a window whose result could not be computed.
+
+    ``window`` is that window, without a value.
+    """
 
     place: int | None
     error: Exception
+    window: Windowed[Any, Any] | None = None
 
 
 class Outcome(NamedTuple):

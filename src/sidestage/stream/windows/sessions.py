@@ -254,16 +254,13 @@ class SessionWindows:
             self._emit(stretch, kind)
 
     def _emit(self, stretch: Stretch, kind: Kind) -> None:
+        bounds = (stretch.start, stretch.end)
         try:
             value = self.ledger.result(stretch.count, stretch.state)
         except Exception as error:  # noqa: BLE001 - a user's function; other windows go on
-            error.add_note(
-                f"The result of the session from {stretch.start} of key {ascii(stretch.key)[:60]}."
-            )
-            self.ledger.failures.append(Failure(None, error))
+            self.ledger.fail(stretch.key, bounds, error, stretch.count, kind, stretch.revision)
             stretch.shown = (stretch.count, stretch.end)  # not to be tried again for the same items
             return
-        bounds = (stretch.start, stretch.end)
         self.ledger.emit(stretch.key, bounds, value, stretch.count, kind, stretch.revision)
         stretch.shown = (stretch.count, stretch.end)
         stretch.revision += 1

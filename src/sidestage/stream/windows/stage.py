@@ -10,7 +10,7 @@ from sidestage.clock import Clock
 from sidestage.errors import DataError
 from sidestage.stream.chunk import Chunk, nowhere
 from sidestage.stream.columns.frames import is_frame
-from sidestage.stream.contract import Writer
+from sidestage.stream.contract import Batch, Writer
 from sidestage.stream.failing import Desk, GivenUp
 from sidestage.stream.keeping import KeepingOperator, KeptState
 from sidestage.stream.memory.budget import Holding
@@ -54,6 +54,7 @@ class WindowOperator(KeepingOperator[WindowState]):
             self._weigh()
             self._meter.took(chunk.load, perf_counter() - began)
             self._set_aside(outcome, chunk)
+            self._fail(outcome)
             if outcome.emitted:
                 origins = nowhere(len(outcome.emitted), chunk.tickets)
                 self._next.push(Chunk(list(outcome.emitted), chunk.tickets, chunk.born, origins))
@@ -82,7 +83,16 @@ class WindowOperator(KeepingOperator[WindowState]):
 
     def _weighed(self, outcome: Outcome) -> Sequence[Any]:
         self._weigh()
+        self._fail(outcome)
         return outcome.emitted
+
+    def _fail(self, outcome: Outcome) -> None:
+        """Decide about windows whose results could not be computed: what they counted is settled by now."""
+        for window, error in [(each.window, each.error) for each in outcome.failures if each.window]:
+            ticket = self.results.issue(Batch("results", 0, [], 0))
+            one = Chunk([window], (ticket,), self._clock.monotonic(), nowhere(1, (ticket,)))
+            self._desk.decide(one, 0, window, GivenUp(error, 1))
+            one.settle()
 
     def _weigh(self) -> None:
         if self.holding is not None:

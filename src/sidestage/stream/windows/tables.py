@@ -28,7 +28,7 @@ def add_tables(
     state: WindowState, chunk: Chunk, now: Moment, part: Hashable
 ) -> tuple[Outcome, list[TableFailure]]:
     """Count the tables of a chunk. What was late or early in them is named by row, and the table's index."""
-    total = Outcome([], [], [], [], None)
+    total = Outcome([], [], [], [], None)  # its failures: windows; those of rows are returned beside it
     failures: list[TableFailure] = []
     for index, frame in enumerate(chunk.items):
         try:
@@ -40,6 +40,7 @@ def add_tables(
             failures.append(TableFailure(index, frame, error))
             continue
         total.emitted.extend(outcome.emitted)
+        total.failures.extend(each for each in outcome.failures if each.place is None)
         total.late.extend(each._replace(place=index, item=_row(table, each.place)) for each in outcome.late)
         total.early.extend(each._replace(place=index, item=_row(table, each.place)) for each in outcome.early)
         failures.extend(
