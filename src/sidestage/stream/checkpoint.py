@@ -13,7 +13,7 @@ import msgspec
 import xxhash
 
 from sidestage.data.syncing import sync_folder
-from sidestage.errors import DataError
+from sidestage.errors import DataError, DefinitionError
 from sidestage.stream.contract import Positions, Progress
 
 _VERSION = 1
@@ -28,14 +28,38 @@ class _Sealed(msgspec.Struct, frozen=True):
 class Checkpoint:
     """A file to give to ``run(checkpoint=...)``. Safe for threads; one stream at a time uses it.
 
-    Raises DataError if the file and the one before it are both damaged, or were written by a later release.
+    Raises DataError if the file and the one before it are both damaged, or were written by a later release,
+    and if there is no folder for it.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.previous = self.path.with_name(f"{self.path.name}.previous")
         self._lock = threading.Lock()
+        self._user: object = None
+        if self.path.is_dir() or not self.path.parent.is_dir():
+            raise DataError(
+                f"The checkpoint {self.path} cannot be a file.",
+                hint="Name a file in a folder that is there.",
+            )
+        self._stamp, self._is_damaged = self._stamp_of_file(), False
         self._progress = self._load()
+
+    def begin_use(self, user: object) -> None:
+        """Note who keeps its progress here. Raises DefinitionError if somebody else of this process does."""
+        with self._lock:
+            if self._user not in (None, user):
+                raise DefinitionError(
+                    f"The checkpoint {self.path} is used by another stream that is running.",
+                    hint="Give each stream a file of its own.",
+                )
+            self._user = user
+
+    def end_use(self, user: object) -> None:
+        """Note that somebody does not keep its progress here any more, if that was so."""
+        with self._lock:
+            if self._user is user:
+                self._user = None
 
     @property
     def progress(self) -> Progress:
@@ -47,7 +71,10 @@ class Checkpoint:
         return self._progress.positions.get(source, {})
 
     def save(self, source: str, reached: Positions) -> None:
-        """Note, safely, that parts of a source have been dealt with up to new positions. Raises OSError."""
+        """Note, safely, that parts of a source have been dealt with up to new positions.
+
+        Raises OSError, and DataError if another stream has written to the file.
+        """
         self.save_all({source: reached}, self._progress.states)
 
     def save_all(self, reached: Mapping[str, Positions], states: Mapping[str, bytes]) -> None:
@@ -57,7 +84,32 @@ class Checkpoint:
             self._write(progress)
             self._progress = progress
 
+    def _is_whole(self) -> bool:
+        """Return whether the newest file is what was written. Raises DataError if somebody else wrote it."""
+        stamp = self._stamp_of_file()
+        if stamp is not None and stamp == self._stamp:
+            return not self._is_damaged
+        try:
+            found = _read(self.path)
+        except (FileNotFoundError, _DamagedError):
+            return False
+        if found != self._progress:
+            raise DataError(
+                f"Another stream has written to the checkpoint {self.path} meanwhile.",
+                hint="Is it running twice? Give each stream a file of its own, or stop one of them.",
+            )
+        return True
+
+    def _stamp_of_file(self) -> tuple[int, int, int] | None:
+        """Return what differs whenever the newest file was written anew; None if there is none."""
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
     def _write(self, progress: Progress) -> None:
+        is_whole = self._is_whole()
         body = msgspec.json.encode(progress)
         sealed = _Sealed(_VERSION, xxhash.xxh3_128_hexdigest(body), msgspec.Raw(body))
         aside = self.path.with_name(f"{self.path.name}.new")
@@ -65,10 +117,11 @@ class Checkpoint:
             file.write(msgspec.json.encode(sealed))
             file.flush()
             os.fsync(file.fileno())
-        if self.path.exists():
+        if is_whole:  # a damaged one must not take the place of the one that was gone on from
             self.path.replace(self.previous)
         aside.replace(self.path)
         sync_folder(self.path.parent)
+        self._stamp, self._is_damaged = self._stamp_of_file(), False
 
     def _load(self) -> Progress:
         errors = []
@@ -78,6 +131,7 @@ class Checkpoint:
             except FileNotFoundError:
                 continue
             except _DamagedError as error:
+                self._is_damaged = True
                 errors.append(f"{path.name}: {error}")
         if errors:
             raise DataError(

@@ -118,6 +118,8 @@ class Engine:
             segments = self._assembly.layout.segments
             self._at_work = sum(segment.threads for segment in segments)
             self.life.begin(self._at_work)
+            if self._checkpoint is not None:
+                self._checkpoint.begin_use(self)
             if self._assembly.transactions is not None:
                 self._assembly.transactions.open()
             self._barrier = self._new_barrier()
@@ -368,6 +370,8 @@ class Engine:
     def _undo(self) -> None:
         """Undo, when all workers have ended, what was not committed, and end the threads of guards."""
         self._assembly.guards.close()
+        if self._checkpoint is not None:
+            self._checkpoint.end_use(self)
         for store in self._assembly.stores.values():
             store.close()
         if self._assembly.budget is not None:

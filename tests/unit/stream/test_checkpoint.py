@@ -1,11 +1,14 @@
 """Checkpoints: the newest that is whole counts, whatever was cut off or overwritten."""
 
+import itertools
 from pathlib import Path
 
 import pytest
+from tests.unit.stream.places import Kept
 
-from sidestage.errors import DataError
+from sidestage.errors import DataError, DefinitionError
 from sidestage.stream.checkpoint import Checkpoint
+from sidestage.stream.stream import Stream
 
 
 def saved(path: Path, *positions: int) -> Checkpoint:
@@ -75,3 +78,66 @@ def test_two_damaged_ones_are_said(tmp_path: Path) -> None:
     path.write_bytes(b'{"version":2,"checksum":"x","progress":{}}')
     with pytest.raises(DataError, match="later release"):
         Checkpoint(path)
+
+
+def test_a_damaged_one_does_not_take_the_place_of_the_one_that_was_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "checkpoint"
+    saved(path, 5, 7)
+    path.write_bytes(b"cut off")
+    again = Checkpoint(path)
+    replace = Path.replace
+
+    def crash(self: Path, target: Path) -> Path:
+        if self.name.endswith(".new"):
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", crash)
+        with pytest.raises(KeyboardInterrupt):
+            again.save("clicks", {"topic/0": 6})
+    assert Checkpoint(path).positions("clicks") == {"topic/0": 5}
+
+
+def test_whoever_finds_that_another_stream_wrote_to_the_file_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    first = saved(path, 5)
+    second = Checkpoint(path)
+    first.save("clicks", {"topic/0": 6})
+    with pytest.raises(DataError, match="Another stream has written") as raised:
+        second.save("orders", {"all": 1})
+    assert "running twice" in str(raised.value.hint)
+    first.save("clicks", {"topic/0": 7})
+    assert Checkpoint(path).positions("clicks") == {"topic/0": 7}
+    assert Checkpoint(path).positions("orders") == {}
+
+
+def test_a_file_that_was_removed_or_copied_in_place_is_no_other_stream(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    checkpoint = saved(path, 5, 6)
+    path.write_bytes(path.read_bytes())
+    checkpoint.save("clicks", {"topic/0": 7})
+    path.unlink()
+    checkpoint.save("clicks", {"topic/0": 8})
+    assert Checkpoint(path).positions("clicks") == {"topic/0": 8}
+
+
+@pytest.mark.parametrize("name", ["nowhere/checkpoint", "."])
+def test_a_checkpoint_that_cannot_be_a_file_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="cannot be a file"):
+        Checkpoint(tmp_path / name)
+
+
+def test_two_streams_that_run_do_not_share_a_checkpoint(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "checkpoint")
+    first = Stream(itertools.count(), name="numbers").to(Kept()).engine(checkpoint=checkpoint)
+    first.start()
+    try:
+        with pytest.raises(DefinitionError, match="used by another stream"):
+            Stream([1, 2, 3], name="others").to(Kept()).run(checkpoint=checkpoint)
+    finally:
+        first.cancel()
+        first.join()
+    assert Stream([1, 2, 3], name="others").to(Kept()).run(checkpoint=checkpoint).complete
