@@ -708,3 +708,20 @@ def test_every_event_of_streams_names_a_section_that_exists() -> None:
 def test_a_grace_is_not_negative() -> None:
     with pytest.raises(DefinitionError):
         Settings(grace=-1.0)
+
+
+def test_a_start_that_is_just_over_hides_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever starts the workers may be the last to leave, after all of them have failed."""
+    start, is_waited_for = Engine.start, threading.Event()
+
+    def slow(self: Engine) -> None:
+        start(self)
+        assert self.wait(PATIENT)
+        is_waited_for.wait(0.5)
+
+    def fail(number: int) -> int:
+        raise ValueError(number)
+
+    monkeypatch.setattr(Engine, "start", slow)
+    with pytest.raises(StreamFailed, match="ValueError: 1"):
+        Stream([1]).map(fail).to(Kept()).serve()

@@ -124,6 +124,8 @@ class _Starting:
 
     def require(self) -> None:
         """Raise what the start raised, StreamHangs if it is not over."""
+        if self._engine.wait(0.0):  # then nothing is opened any more
+            self._thread.join()
         if self._thread.is_alive():
             raise StreamHangs(
                 "The stream was told to stop while it was being started, and a sink does not open.",

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
 from sidestage.stream.contract import Positions
-from sidestage.stream.places.iterables import PATIENCE_SECONDS, IterableReader, count_of
+from sidestage.stream.places.iterables import PATIENCE_SECONDS, IterableReader, count_of, too_short
 
 _CLOSE_SECONDS = 5.0
 """How long an iterator may take to clean up, before its thread is left behind."""
@@ -130,6 +130,8 @@ class AsyncIterableReader(IterableReader):
                     return
             while len(self._waiting) >= self._most_ahead and not self._closed:
                 await self._room.wait(loop, PATIENCE_SECONDS / 10)
+        if left:
+            raise too_short(self._name, self._passed_over - left, self._passed_over)
 
 
 def call_in(loop: asyncio.AbstractEventLoop, call: Any, *given: Any) -> bool:

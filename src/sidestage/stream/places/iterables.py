@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from sidestage.errors import DefinitionError
+from sidestage.errors import DataError, DefinitionError
 from sidestage.stream.contract import Batch, Position, Positions
 
 PART = "all"
@@ -45,6 +45,7 @@ class IterableReader:
     def __init__(self, items: Iterator[Any], at: int, name: str) -> None:
         self._items = items
         self._at = at
+        self._name = name
         self._waiting: deque[Any] = deque()
         self._came = threading.Event()
         self._went = threading.Event()
@@ -53,6 +54,7 @@ class IterableReader:
         self._closed = False
         self._most_ahead = 1  # until somebody says how much is wanted
         self._error: BaseException | None = None
+        self._clean_up_error: BaseException | None = None
         self._is_told = False
         self._given_up_at: float | None = None
         self.thread = threading.Thread(target=self._pull, name=f"{name} reader", daemon=True)
@@ -105,11 +107,17 @@ class IterableReader:
         return ()
 
     def close(self) -> None:
-        """Stop reading, and close a generator; one that is waiting for something hears of it later."""
+        """Stop reading, and close a generator; one that is waiting for something hears of it later.
+
+        Raises what closing it raises.
+        """
         self._closed = True
         self._hungry[0] = True  # so that the next item is looked at
         self._went.set()
         self.thread.join(_END_SECONDS)
+        error, self._clean_up_error = self._clean_up_error, None
+        if error is not None:
+            raise error
 
     def _make_room(self) -> None:
         self._went.set()
@@ -120,9 +128,13 @@ class IterableReader:
     def _pull(self) -> None:
         items = self._items
         try:
+            passed = 0
             for _ in islice(items, self._at):
                 if self._closed:
                     return
+                passed += 1
+            if passed < self._at:
+                raise too_short(self._name, passed, self._at)  # noqa: TRY301 - told to whoever reads
             while not self._closed and self._pull_some():
                 self._wait_for_room()
         except BaseException as error:  # noqa: BLE001 - told to whoever reads
@@ -130,9 +142,17 @@ class IterableReader:
         finally:
             self._over = True
             self._came.set()
-            close = getattr(items, "close", None)
-            if close is not None and self._closed:
-                close()
+            if self._closed:
+                self._clean_up(items)
+
+    def _clean_up(self, items: Iterator[Any]) -> None:
+        close = getattr(items, "close", None)
+        if close is None:
+            return
+        try:
+            close()
+        except BaseException as error:  # noqa: BLE001 - told to whoever closes
+            self._clean_up_error = error
 
     def _pull_some(self) -> bool:
         """Take some items; return whether there may be more."""
@@ -153,6 +173,14 @@ class IterableReader:
             self._went.clear()
             if len(self._waiting) >= self._most_ahead:
                 self._went.wait(_LOOK_SECONDS)
+
+
+def too_short(name: str, found: int, at: int) -> DataError:
+    """Return the error of a source that has fewer items than were dealt with before."""
+    return DataError(
+        f"{name} has {found:,} items, and {at:,} of them were dealt with before.",
+        hint="These are other items, or the checkpoint is of another stream: give it one of its own.",
+    )
 
 
 def count_of(resume: Positions, name: str) -> int:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar, cast
 from sidestage.errors import DefinitionError
 from sidestage.stream.contract import Batch, Positions, Source
 from sidestage.stream.places.async_sources import AsyncIterableSource
-from sidestage.stream.places.iterables import PART, IterableSource, count_of
+from sidestage.stream.places.iterables import PART, IterableSource, count_of, too_short
 
 T = TypeVar("T")
 
@@ -20,8 +20,11 @@ class SequenceSource:
         self.name = name
 
     def open(self, resume: Positions) -> "SequenceReader":
-        """Begin to read."""
-        return SequenceReader(self._items, count_of(resume, self.name))
+        """Begin to read. Raises DataError if there are fewer items than were dealt with before."""
+        at = count_of(resume, self.name)
+        if at > len(self._items):
+            raise too_short(self.name, len(self._items), at)
+        return SequenceReader(self._items, at)
 
 
 class SequenceReader:
