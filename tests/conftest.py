@@ -17,6 +17,10 @@ from typing import Any
 
 import psutil
 import pytest
+from hypothesis import settings
+
+settings.register_profile("untimed", deadline=None)  # how long an example takes depends on the machine
+settings.load_profile("untimed")
 
 SOURCE = Path(__file__).parents[1] / "src"
 MARK = "SIDESTAGE_TEST_SESSION"
