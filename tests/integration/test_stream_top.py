@@ -124,7 +124,7 @@ def test_addresses_may_be_short() -> None:
     assert address_of("9100") == "http://localhost:9100/metrics"
     assert address_of("host:9100/") == "http://host:9100/metrics"
     assert address_of("https://host/other") == "https://host/other"
-    for wrong in ("ftp://host/metrics", "http://"):
+    for wrong in ("host:abc", "ftp://host/metrics", "http://"):
         with pytest.raises(ConfigurationError):
             address_of(wrong)
 

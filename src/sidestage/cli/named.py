@@ -33,8 +33,10 @@ def named(name: str, what: str, example: str, command: str) -> Iterator[Any]:
     except SidestageError:
         raise
     except Exception as error:
+        is_missing = isinstance(error, ImportError | AttributeError)
+        advice = f"Is the module in this folder, or installed? Try: python -c 'import {module_name}'."
         raise ConfigurationError(
             f"{name} cannot be had: {type(error).__name__}: {error}",
-            hint="Is the module in this folder, or installed? Try: python -c 'import "
-            f"{module_name}'. The whole trace: sidestage --trace stream {command} ...",
+            hint=f"{advice if is_missing else 'Its own code raised that.'} "
+            f"The whole trace: sidestage --trace stream {command} ...",
         ) from error

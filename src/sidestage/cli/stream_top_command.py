@@ -1,8 +1,9 @@
 """``sidestage stream top``: the stages of a stream that runs, live."""
 
 import time
+from http.client import HTTPException
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 from urllib.request import urlopen
 
 import click
@@ -119,11 +120,19 @@ def address_of(url: str) -> str:
     if "://" not in url:
         url = f"http://{url}"
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    if parts.scheme not in ("http", "https") or not parts.netloc or not _has_good_port(parts):
         raise ConfigurationError(
             f"{url} is nowhere that metrics could be.", hint="Write http://HOST:PORT, or just the port."
         )
     return url if parts.path not in ("", "/") else f"{parts.scheme}://{parts.netloc}/metrics"
+
+
+def _has_good_port(parts: SplitResult) -> bool:
+    try:
+        _ = parts.port
+    except ValueError:
+        return False
+    return True
 
 
 def read(address: str) -> Scraped:
@@ -137,7 +146,7 @@ def read(address: str) -> Scraped:
         raise SidestageError(
             f"{address} answers {error.code}: {said}", hint="Is it the right address?"
         ) from error
-    except (URLError, OSError, ValueError) as error:
+    except (URLError, OSError, ValueError, HTTPException) as error:
         why = getattr(error, "reason", error)
         raise SidestageError(
             f"Nothing answers at {address}: {why}.",

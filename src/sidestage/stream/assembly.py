@@ -245,7 +245,7 @@ class Assembly:
         if isinstance(on_error, SetAside) and not leaves and not self.letters.have_a_place:
             raise DefinitionError(
                 f"The stage {name!r} sets items aside, and there is no place for them.",
-                hint="Name one: run(dead_letters=letters.append), or a file.",
+                hint="Name one: run(dead_letters=letters.append), LetterFile(path), or --dead-letters FILE.",
             )
         return Desk(
             name,

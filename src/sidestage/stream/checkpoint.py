@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import xxhash
 
+from sidestage.data.blaming import blaming
 from sidestage.data.syncing import sync_folder
 from sidestage.errors import DataError, DefinitionError
 from sidestage.stream.contract import Positions, Progress
@@ -81,7 +82,8 @@ class Checkpoint:
         """Note, safely and together, new positions of sources and the states that belong to them."""
         with self._lock:
             progress = self._progress.going_on(reached, states)
-            self._write(progress)
+            with blaming(self.path):
+                self._write(progress)
             self._progress = progress
 
     def _is_whole(self) -> bool:

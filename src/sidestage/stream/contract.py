@@ -74,9 +74,14 @@ class Source(Protocol[T_co]):
 
 
 class Refused(Exception):
-    """Some items were not written; all others were. ``errors`` holds the reason for each, by its index."""
+    """Some items were not written; all others were. ``errors`` holds the reason for each, by its index.
+
+    Raises TypeError for anything but exceptions, by whole numbers.
+    """
 
     def __init__(self, errors: Mapping[int, Exception]) -> None:
+        if not all(isinstance(index, int) and isinstance(each, Exception) for index, each in errors.items()):
+            raise TypeError("Refused takes the errors of items, which are exceptions, by their indexes.")
         super().__init__(f"{len(errors)} items were refused")
         self.errors = errors
 

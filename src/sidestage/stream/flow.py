@@ -1,7 +1,7 @@
 """What can be run: a description that has come to its sinks."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypedDict, Unpack
+from typing import TypedDict, Unpack, get_args
 
 from sidestage.clock import Clock, SystemClock
 from sidestage.errors import DefinitionError
@@ -9,6 +9,7 @@ from sidestage.events import Listener
 from sidestage.stream.assembly import Assembly
 from sidestage.stream.checkpoint import Checkpoint
 from sidestage.stream.contract import TransactionalSink
+from sidestage.stream.demands import require_a, require_one_of
 from sidestage.stream.engine import Engine
 from sidestage.stream.explain import explained
 from sidestage.stream.failing import DeadLetter, FailMode
@@ -147,6 +148,14 @@ class Flow:
         listener: Listener | None = None,
     ) -> Engine:
         """Return what runs it, to be started, looked at, drained and cancelled."""
+        require_one_of("fail", fail, get_args(FailMode))
+        require_a("checkpoint", checkpoint, (Checkpoint,), 'Checkpoint("file")')
+        require_a("settings", settings, (Settings,), "Settings(...)")
+        if dead_letters is not None and not callable(dead_letters):
+            raise DefinitionError(
+                f"dead_letters={dead_letters!r} takes no letters.",
+                hint='Give a function, such as letters.append, or LetterFile("file").',
+            )
         given = settings or self.settings
         time = clock or SystemClock()
         if checkpoint is not None and any(isinstance(node.sink, TransactionalSink) for node in self.sinks):

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sidestage.errors import DefinitionError
 from sidestage.policy.breaker import Breaker
@@ -12,6 +12,7 @@ from sidestage.policy.rate import Rate
 from sidestage.policy.retry import Retry
 from sidestage.policy.surge import Surge
 from sidestage.stream.contract import Sink, Source
+from sidestage.stream.demands import is_count, require_a, require_function, require_one_of
 from sidestage.stream.failing import Default, OnError, shown
 from sidestage.stream.guarding.guard import Guard
 from sidestage.stream.keys.spill import Spill
@@ -45,14 +46,19 @@ class Manner:
     surge: Surge | None = None
 
     def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
+        if self.workers is not None and not is_count(self.workers):
             raise DefinitionError(
-                f"A stage cannot have {self.workers} workers.", hint="Give it one or more, or leave them out."
+                f"A stage cannot have {shown(self.workers)} workers.",
+                hint="Give it one or more, or leave them out.",
             )
         if self.timeout is not None and not self.timeout > 0:
             raise DefinitionError(
                 f"A timeout of {self.timeout} s makes no sense.", hint="Give seconds above zero."
             )
+        require_one_of("on", self.on, get_args(Place))
+        decisions = "Skip(), SetAside(), Default(value) or Raise()"
+        require_a("on_error", self.on_error, get_args(OnError), decisions)
+        require_a("retry", self.retry, (Retry,), "Retry(...)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +204,10 @@ def key_before(node: Node) -> Callable[[Any], Any] | None:
 
 
 def name_of(function: Callable[..., Any], kind: str) -> str:
-    """Return what people would call a stage: as its function, or as what it does if that has no name."""
+    """Return what people would call a stage: as its function, or as what it does if that has no name.
+
+    Raises DefinitionError if it is no function.
+    """
+    require_function(kind, function)
     name: str = getattr(function, "__name__", type(function).__name__)
     return kind if name == "<lambda>" else name

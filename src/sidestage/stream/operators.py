@@ -7,8 +7,10 @@ Every item has its own ``try``, which costs about ten nanoseconds; clocks are re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, compress, islice, repeat
 from time import perf_counter
+from types import CoroutineType
 from typing import Any, NamedTuple, Protocol
 
+from sidestage.errors import TaskError
 from sidestage.stream.chunk import Chunk
 from sidestage.stream.failing import Desk, GivenUp, Stopped
 from sidestage.stream.observing.metrics import Meter
@@ -127,8 +129,22 @@ class MapOperator(Operator):
                     keep(kept.value)
         if len(made) + len(gone) < len(items):
             raise Stopped
+        if made and type(made[-1]) is CoroutineType:
+            raise _unawaited(function, made)
         chunk.become(made, gone)
         self._hand_on(chunk, len(items), began)
+
+
+def _unawaited(function: Callable[[Any], Any], made: Sequence[Any]) -> TaskError:
+    """Return the error of a function that returns coroutines, and is none that can be known by itself."""
+    for each in made:
+        if type(each) is CoroutineType:
+            each.close()
+    name = getattr(function, "__name__", type(function).__name__)
+    return TaskError(
+        f"{name!r} returns coroutines, for which nobody waits.",
+        hint="Give map() a coroutine function itself, or an object whose __call__ is one.",
+    )
 
 
 class FilterOperator(Operator):

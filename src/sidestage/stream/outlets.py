@@ -40,6 +40,12 @@ class WriteStep(End):
         chunk.settle()
 
     def _refused(self, chunk: Chunk, refused: Refused) -> None:
+        unknown = sorted(refused.errors.keys() - range(len(chunk.items)))
+        if unknown:
+            raise TypeError(
+                f"{type(self._writer).__name__}.write refused {unknown[0]!r} of {len(chunk.items)} items: "
+                "Refused holds errors by the index of the item."
+            )
         for index, error in sorted(refused.errors.items()):
             self._desk.meet(chunk, index, chunk.items[index], error, self._write_one)
 

@@ -8,6 +8,7 @@ from sidestage.errors import DefinitionError
 from sidestage.policy.limits import size_of
 from sidestage.policy.restart import Restart
 from sidestage.policy.surge import Surge
+from sidestage.stream.demands import is_count
 from sidestage.stream.memory.budget import MemoryCounts
 from sidestage.stream.observing.metrics import StageCounts
 
@@ -38,9 +39,9 @@ class Settings(msgspec.Struct, frozen=True):
     memory: int | str | None = None
 
     def __post_init__(self) -> None:
-        buffer_holds = self.buffer == "auto" if isinstance(self.buffer, str) else self.buffer >= 1
+        buffer_holds = self.buffer == "auto" or is_count(self.buffer)
         times_hold = self.commit_every >= 0 and self.grace >= 0
-        if not (self.chunk >= 1 and buffer_holds and times_hold and 0 <= self.trace <= 1):
+        if not (is_count(self.chunk) and buffer_holds and times_hold and 0 <= self.trace <= 1):
             raise DefinitionError(
                 f"{self} makes no sense.",
                 hint='chunk and buffer count items, or buffer="auto"; commit_every and grace count '

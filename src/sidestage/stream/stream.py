@@ -10,6 +10,7 @@ from sidestage.policy.rate import Rate
 from sidestage.policy.retry import Retry
 from sidestage.policy.surge import Surge
 from sidestage.stream.contract import Sink, Source
+from sidestage.stream.demands import is_count, require_function, require_sink
 from sidestage.stream.failing import OnError
 from sidestage.stream.flow import Flow
 from sidestage.stream.guarding.guard import Guard
@@ -236,7 +237,8 @@ class Stream(Shaping[T_co]):
         up those in its line. With ``spill`` what there is no room for is put aside while workers are idle.
         Keys must be hashable; an item whose key is not is an error of this stage.
         """
-        if into < 1:
+        require_function("by_key", key)
+        if not is_count(into):
             raise DefinitionError(f"Keys cannot be shared among {into}.", hint="Give into=1 or more.")
         manner = Manner(on_error=on_error)
         return self._then(KeyNode(name or "by_key", (self.node,), manner, key=key, into=into, spill=spill))
@@ -264,7 +266,7 @@ class Stream(Shaping[T_co]):
 
     def batch(self, size: int, *, within: float | None = None, name: str = "") -> "Stream[list[T_co]]":
         """Put ``size`` items together; fewer when the first is ``within`` seconds old, and at the end."""
-        if size < 1 or not (within is None or within > 0):
+        if not is_count(size) or not (within is None or within > 0):
             raise DefinitionError(
                 f"batch(size={size}, within={within}) makes no sense.",
                 hint="size counts items and within seconds, both greater than 0.",
@@ -305,6 +307,7 @@ class Stream(Shaping[T_co]):
         A call that takes more than ``timeout`` seconds has failed; its writer is given up, and another one
         opened, so that what it was writing may be there twice.
         """
+        require_sink(sink)
         manner = Manner(workers, ordered=True, on_error=on_error, retry=retry, timeout=timeout)
         return Flow((SinkNode(name or sink.name, (self.node,), manner, sink=sink, breaker=breaker),))
 

@@ -30,6 +30,9 @@ def repair(stream):
 
 def nothing(stream):
     return stream
+
+def fails(stream):
+    raise ValueError("no repair")
 """
 
 
@@ -136,6 +139,7 @@ def test_items_that_cannot_be_had_are_named(folder: Path) -> None:
         ("letters_shop:missing", "cannot be had"),
         ("letters_shop", "does not name a function"),
         ("letters_shop:SHOP", "cannot be had"),
+        ("letters_shop:fails", r"ValueError: no repair Its own code raised that"),
     ],
 )
 def test_a_function_that_is_none_is_refused(folder: Path, function: str, said: str) -> None:

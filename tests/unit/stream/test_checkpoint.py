@@ -1,6 +1,8 @@
 """Checkpoints: the newest that is whole counts, whatever was cut off or overwritten."""
 
+import errno
 import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -141,3 +143,19 @@ def test_two_streams_that_run_do_not_share_a_checkpoint(tmp_path: Path) -> None:
         first.cancel()
         first.join()
     assert Stream([1, 2, 3], name="others").to(Kept()).run(checkpoint=checkpoint).complete
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = saved(tmp_path / "checkpoint", 5)
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*checkpoint'"):
+            checkpoint.save("clicks", {"topic/0": 6})
+    checkpoint.save("clicks", {"topic/0": 6})
+    assert Checkpoint(tmp_path / "checkpoint").positions("clicks") == {"topic/0": 6}

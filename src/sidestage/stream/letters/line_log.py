@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from sidestage.data.blaming import blaming
 from sidestage.data.syncing import sync_folder
 
 if sys.platform != "win32":
@@ -73,7 +74,7 @@ class LineLog:
     def _write(self) -> None:
         number, data = self._opened(), memoryview(b"".join(self._waiting))
         self._is_unsynced = True
-        with self._locked(number):
+        with blaming(self.path), self._locked(number):
             if os.fstat(number).st_size != self._end:  # somebody else wrote, who may have died of it
                 self._mend(number)
             begin = os.fstat(number).st_size

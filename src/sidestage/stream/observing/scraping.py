@@ -37,7 +37,7 @@ def scraped(text: str) -> Scraped:
     buckets: defaultdict[str, list[int]] = defaultdict(list)
     names: dict[str, None] = {}
     lags: dict[str, float] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):  # names may hold other ends of lines
         match = _LINE.fullmatch(line)
         if match is None:
             continue
