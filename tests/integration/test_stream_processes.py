@@ -1,14 +1,20 @@
 """Stages whose workers are processes, which die, hang, and are given what cannot be sent."""
 
 import ctypes
+import gc
 import multiprocessing.process
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from tests.unit.stream.places import Kept, Parts
 
@@ -236,3 +242,126 @@ def lengths(items: Any) -> int:
 def test_large_items_arrive_whatever_they_are() -> None:
     items = [[b"x" * 1_000_000], [bytearray(1_000_000), bytearray(), b""], ["y" * 300_000] * 3, []]
     assert list(Stream(items).map(lengths, on="process")) == [1_000_000, 1_000_000, 900_000, 0]
+
+
+# Tables, and what is large
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    return [{"id": number, "text": "x" * (number % 7)} for number in range(count)]
+
+
+def dies_at_33(table: pa.Table) -> pa.Table:
+    if 33 in table["id"].to_pylist():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return table.append_column("by", pa.array([os.getpid()] * len(table)))
+
+
+def test_tables_go_to_processes_and_come_back_in_order() -> None:
+    source, sink, letters = Parts({"a": rows(100)}, sizes=[30]), Kept(), list[DeadLetter]()
+    stream = Stream(source).map_batches(dies_at_33, 10, workers=2, on="process")
+    last = stream.map_batches(whole, 25, of="polars", on="process").rows()
+    last.to(sink).run(fail="soft", dead_letters=letters.append)
+    assert [row["id"] for row in sink.items] == [n for n in range(100) if not 30 <= n < 40]
+    assert os.getpid() not in {row["by"] for row in sink.items}
+    assert [(letter.failure_class, letter.item.to_pylist()) for letter in letters] == [
+        ("worker-died", rows(40)[30:])
+    ]
+    assert source.committed == {"a": 100}
+
+
+def whole(frame: Any) -> Any:
+    return frame
+
+
+def even(number: int) -> bool:
+    return number % 2 == 0
+
+
+def twice(number: int) -> Iterator[int]:
+    yield from (number, number)
+
+
+def test_items_are_chosen_and_multiplied_in_processes() -> None:
+    stream = Stream(range(8)).filter(even, workers=2, on="process").flat_map(twice, on="process")
+    assert list(stream) == [0, 0, 2, 2, 4, 4, 6, 6]
+
+
+def test_a_table_that_hangs_is_ended_after_its_timeout() -> None:
+    terms: Any = {"of": "list", "on": "process", "timeout": 0.5, "on_error": Skip()}
+    assert list(Stream(range(8)).map_batches(hang_over_five, 2, **terms)) == [0, 1, 2, 3, 6, 7]
+
+
+def hang_over_five(numbers: list[int]) -> list[int]:
+    return [hangs(number) for number in numbers]
+
+
+REMEMBERED: list[tuple[int, Any]] = []
+
+
+def remembers(array: Any) -> tuple[bool, Any]:
+    """Keep each array, or a part of it, and say whether all that were kept are as they came."""
+    REMEMBERED.append((int(array[0]), array if array[0] % 2 else array[1000:2000]))
+    return all((kept == value).all() for value, kept in REMEMBERED), array
+
+
+def mappings() -> int:
+    return Path("/proc/self/maps").read_text().count("memfd:sidestage-stream")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="segments are files in memory of Linux")
+def test_what_is_kept_of_large_arrays_stays_as_it_is_there_and_here() -> None:
+    kept: list[tuple[int, Any]] = []
+    items = (np.full(2_000_000, number, np.uint8) for number in range(1, 41))
+    stream = Stream(items).map(remembers, on="process")
+    for number, (is_right, array) in enumerate(stream, 1):
+        assert is_right
+        if number == 20:
+            assert mappings()
+        kept.append((number, array[7:500_000]))
+        assert all((part == value).all() for value, part in kept)
+        if number % 3:
+            kept.pop(0)
+    del array, kept[:], stream
+    gc.collect()
+    assert not mappings()
+
+
+def is_there(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="processes are looked for in /proc")
+def test_a_program_that_is_killed_leaves_no_process_with_its_memory(tmp_path: Path) -> None:
+    program = (
+        "import itertools, os, numpy as np\n"
+        "from sidestage.stream import Stream\n"
+        "from tests.integration.test_stream_processes import told\n"
+        "items = (np.ones(2_000_000, np.uint8) for _ in itertools.count())\n"
+        "for pid in Stream(items).map(told, on='process').map(lambda it: it[0]).map(int):\n"
+        "    print(pid, flush=True)\n"
+    )
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    running = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", program],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
+    )  # fmt: skip
+    assert running.stdout is not None
+    try:
+        children = {int(running.stdout.readline()) for _ in range(3)}
+    finally:
+        running.kill()
+        _, said = running.communicate()
+    assert len(children) == 1
+    until = time.monotonic() + 120
+    while any(map(is_there, children)) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not any(map(is_there, children))
+    assert b"resource_tracker" not in said
+
+
+def told(array: Any) -> tuple[int, Any]:
+    return os.getpid(), array

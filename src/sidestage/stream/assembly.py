@@ -42,7 +42,6 @@ from sidestage.stream.nodes import (
     KeyNode,
     LimitNode,
     LookupNode,
-    MapNode,
     Node,
     RevocableNode,
     SinkNode,
@@ -63,6 +62,7 @@ from sidestage.stream.transactions import transactions_of
 from sidestage.stream.walking import heeding
 from sidestage.stream.windows.stage import Windows
 from sidestage.stream.windows.state import WindowState
+from sidestage.stream.workers.process_steps import ProcessNode
 from sidestage.stream.workers.processes import require_picklable
 
 
@@ -128,7 +128,7 @@ class Assembly:
             if self.budget is not None
         }
         for node in layout.nodes:
-            if isinstance(node, MapNode) and node.manner.on == "process":
+            if isinstance(node, ProcessNode) and node.manner.on == "process":
                 require_picklable(node.function, layout.names[node])
         usual: OnError = SetAside() if fail == "soft" else Raise()
         self.desks = {node: self._desk(node, usual) for node in layout.nodes}

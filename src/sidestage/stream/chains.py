@@ -55,7 +55,8 @@ from sidestage.stream.shape_nodes import (
 from sidestage.stream.shape_steps import shape_step
 from sidestage.stream.windows.stage import WindowOperator
 from sidestage.stream.workers.coroutines import CoroutineStage
-from sidestage.stream.workers.processes import ProcessOperator
+from sidestage.stream.workers.hands import Hands
+from sidestage.stream.workers.process_steps import ProcessNode, function_of, process_step
 
 _OPERATORS: dict[type[Node], type[Operator]] = {
     MapNode: MapOperator,
@@ -218,6 +219,8 @@ class Chain:
     def _operator(self, node: Node, following: Step) -> Step:
         desk, meter = self._desk(node, following), self._meter(node)
         match node:
+            case MapNode() | FilterNode() | FlatMapNode() | BatchMapNode() if node.manner.on == "process":
+                return process_step(node, self._hands(node, desk, meter), desk, meter, following)
             case WindowNode() | IntervalNode():
                 return self._keeping(node, desk, meter, following)
             case LookupNode():
@@ -228,8 +231,6 @@ class Chain:
                 return self._limit(node, desk, meter, following)
             case BatchNode() | GatherNode() | BatchMapNode() | RouteNode() | TableJoinNode():
                 return shape_step(node, self._shared, desk, meter, following)
-            case MapNode() if node.manner.on == "process":
-                return self._process_step(node, desk, meter, following)
             case MapNode() | FilterNode() | FlatMapNode():
                 function = self._shared.guards.around(node, node.function)
                 return _OPERATORS[type(node)](function, desk, meter, following)
@@ -291,17 +292,12 @@ class Chain:
         self._lane.open.append(writer)
         return writer
 
-    def _process_step(self, node: MapNode, desk: Desk, meter: Meter, following: Step) -> Step:
-        operator = ProcessOperator(
-            node.function,
-            node.manner.timeout,
-            desk,
-            meter,
-            following,
-            self._shared.restarts,
-            self._shared.halt,
-            self._shared.clock,
+    def _hands(self, node: ProcessNode, desk: Desk, meter: Meter) -> Hands:
+        """Return a process that is ready, closed when the worker ends."""
+        shared = self._shared
+        hands = Hands(
+            function_of(node), node.manner.timeout, desk, meter, shared.restarts, shared.halt, shared.clock
         )
-        self._lane.open.append(operator)
-        operator.open()
-        return operator
+        self._lane.open.append(hands)
+        hands.open()
+        return hands

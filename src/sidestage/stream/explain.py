@@ -99,7 +99,8 @@ def _spilled(spill: Spill | None) -> str:
 def _who(segment: Segment) -> str:
     if segment.is_async:
         return f"1 thread, up to {segment.workers} at once, {_order(segment)}"
-    return "1 thread" if segment.workers == 1 else f"{segment.workers} threads, {_order(segment)}"
+    one, several = ("process", "processes") if segment.head.manner.on == "process" else ("thread", "threads")
+    return f"1 {one}" if segment.workers == 1 else f"{segment.workers} {several}, {_order(segment)}"
 
 
 def _order(segment: Segment) -> str:

@@ -14,6 +14,8 @@ from sidestage.errors import DefinitionError
 from sidestage.stream.keys.fan_outs import FanOut, fan_outs
 from sidestage.stream.nodes import (
     BatchNode,
+    FilterNode,
+    FlatMapNode,
     KeyNode,
     LimitNode,
     MapNode,
@@ -23,7 +25,7 @@ from sidestage.stream.nodes import (
     SourceNode,
     WindowNode,
 )
-from sidestage.stream.shape_nodes import GatherNode, IntervalNode
+from sidestage.stream.shape_nodes import BatchMapNode, GatherNode, IntervalNode
 
 
 @dataclass(eq=False)
@@ -160,9 +162,11 @@ def _require_plain(nodes: Iterable[Node]) -> None:
             raise DefinitionError(
                 f"{node.name!r} is a coroutine function: no process runs it.", hint='Leave out on="process".'
             )
-        if not isinstance(node, MapNode) and node.manner.on == "process":
+        if node.manner.on == "process" and not isinstance(
+            node, MapNode | FilterNode | FlatMapNode | BatchMapNode
+        ):
             raise DefinitionError(
-                f"{node.name!r} cannot be done by processes, which only map() uses.",
+                f"{node.name!r} cannot be done by processes.",
                 hint='Leave out on="process", or do what keeps a processor busy in a map() before.',
             )
 

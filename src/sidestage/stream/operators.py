@@ -173,7 +173,7 @@ class FilterOperator(Operator):
         self._hand_on(chunk, len(items), began)
 
 
-class _Begun(NamedTuple):
+class Begun(NamedTuple):
     """The first items of what one item makes, and where the others come from."""
 
     items: Iterable[Any]
@@ -209,32 +209,32 @@ class FlatMapOperator(Operator):
         chunk.items, chunk.weight = made, 0
         self._hand_on(chunk, came, began)
 
-    def _begun(self, chunk: Chunk, index: int, item: Any) -> _Begun:
+    def _begun(self, chunk: Chunk, index: int, item: Any) -> Begun:
         try:
             return self._first(item)
         except BaseException as error:  # noqa: BLE001 - the one item is all that is lost
             kept = self._desk.meet(chunk, index, item, error, self._first)
         if kept.gone:
-            return _Begun((), None)
-        return kept.value if isinstance(kept.value, _Begun) else _Begun(kept.value, None)
+            return Begun((), None)
+        return kept.value if isinstance(kept.value, Begun) else Begun(kept.value, None)
 
-    def _first(self, item: Any) -> _Begun:
+    def _first(self, item: Any) -> Begun:
         several = self._function(item)
         if type(several) is list:
-            return _Begun(several, None)
+            return Begun(several, None)
         iterator = iter(several)
         items = list(islice(iterator, MOST_AT_ONCE))
-        return _Begun(items, iterator if len(items) == MOST_AT_ONCE else None)
+        return Begun(items, iterator if len(items) == MOST_AT_ONCE else None)
 
-    def _more(self, chunk: Chunk, index: int, item: Any, rest: Iterator[Any]) -> _Begun:
+    def _more(self, chunk: Chunk, index: int, item: Any, rest: Iterator[Any]) -> Begun:
         """Return what comes next of an item, of which some has been passed on: it is not begun again."""
         items: list[Any] = []
         try:
             items.extend(islice(rest, MOST_AT_ONCE))
         except Exception as error:  # noqa: BLE001
             self._desk.decide(chunk, index, item, GivenUp(error, 1))
-            return _Begun(items, None)
-        return _Begun(items, rest if len(items) == MOST_AT_ONCE else None)
+            return Begun(items, None)
+        return Begun(items, rest if len(items) == MOST_AT_ONCE else None)
 
     def _pass_on_part(self, chunk: Chunk, upto: int, made: list[Any], counts: list[int]) -> None:
         """Push on what was made of the items before ``upto``, in a chunk of its own."""

@@ -1,7 +1,7 @@
 """What a user writes to change the shape of a stream: columns and rows, ways that part, ways that join."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeGuard, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeGuard, TypeVar, Unpack, overload
 
 import msgspec
 
@@ -16,6 +16,7 @@ from sidestage.stream.nodes import (
     KeyNode,
     Manner,
     MergeNode,
+    Place,
     SourceNode,
     name_of,
 )
@@ -68,6 +69,21 @@ class BatchSize(msgspec.Struct, frozen=True, kw_only=True):
             )
         if self.within is not None and not counts:
             raise DefinitionError(f"{self} says no size.", hint="Give rows or bytes: without, nothing waits.")
+
+
+class BatchTerms(TypedDict, total=False):
+    """How ``map_batches`` does its work: as for ``map``, with a table or list for an item.
+
+    With ``on="process"`` tables go to a process and come back. One may take ``timeout`` seconds; in a thread
+    the time of the call counts, not that of an iterator that it returns.
+    """
+
+    name: str
+    workers: int | None
+    on_error: OnError | None
+    retry: Retry | None
+    on: Place
+    timeout: float | None
 
 
 class Routes(Mapping[N, "Stream[T]"], Generic[N, T]):
@@ -158,10 +174,7 @@ class Shaping(Joining[T_co]):
         *,
         of: Literal["polars"],
         splittable: bool = False,
-        workers: int | None = None,
-        on_error: OnError | None = None,
-        retry: Retry | None = None,
-        name: str = "",
+        **terms: Unpack[BatchTerms],
     ) -> "Stream[pl.DataFrame]": ...
     @overload
     def map_batches(
@@ -171,10 +184,7 @@ class Shaping(Joining[T_co]):
         *,
         of: Literal["polars"],
         splittable: bool = False,
-        workers: int | None = None,
-        on_error: OnError | None = None,
-        retry: Retry | None = None,
-        name: str = "",
+        **terms: Unpack[BatchTerms],
     ) -> "Stream[R]": ...
     @overload
     def map_batches(
@@ -184,10 +194,7 @@ class Shaping(Joining[T_co]):
         *,
         of: Literal["list"],
         splittable: bool = False,
-        workers: int | None = None,
-        on_error: OnError | None = None,
-        retry: Retry | None = None,
-        name: str = "",
+        **terms: Unpack[BatchTerms],
     ) -> "Stream[R]": ...
     @overload
     def map_batches(
@@ -197,10 +204,7 @@ class Shaping(Joining[T_co]):
         *,
         of: Literal["arrow"] = "arrow",
         splittable: bool = False,
-        workers: int | None = None,
-        on_error: OnError | None = None,
-        retry: Retry | None = None,
-        name: str = "",
+        **terms: Unpack[BatchTerms],
     ) -> "Stream[Any]": ...
     def map_batches(
         self,
@@ -209,21 +213,20 @@ class Shaping(Joining[T_co]):
         *,
         of: Library | Literal["list"] = "arrow",
         splittable: bool = False,
-        workers: int | None = None,
-        on_error: OnError | None = None,
-        retry: Retry | None = None,
-        name: str = "",
+        **terms: Unpack[BatchTerms],
     ) -> "Stream[Any]":
         """Give a function tables, or lists, of ``size`` rows; go on with the tables or items it returns.
 
         It returns one table, or a list or an iterator of tables or of items. What comes are rows or tables,
         as for ``tables``, which see for schemas. If it raises, the whole table is decided about; a function
-        that looks at rows singly may be ``splittable``: then only its bad rows are.
+        that looks at rows singly may be ``splittable``: then only its bad rows are. For ``terms`` see
+        ``BatchTerms``.
         """
+        manner, name = _batch_manner(**terms)
         wanted = size if isinstance(size, BatchSize) else BatchSize(rows=size)
         before: Stream[Any]
         if of != "list":
-            kept = None if isinstance(on_error, Default) else on_error
+            kept = None if isinstance(manner.on_error, Default) else manner.on_error
             before = self.tables(wanted, of=of, on_error=kept)
         elif wanted.rows is None or wanted.bytes is not None:
             raise DefinitionError(
@@ -231,7 +234,6 @@ class Shaping(Joining[T_co]):
             )
         else:
             before = self._then(BatchNode("batch", (self.node,), size=wanted.rows, within=wanted.within))
-        manner = Manner(workers, on_error=on_error, retry=retry)
         node_name = name or name_of(function, "map_batches")
         return self._then(
             BatchMapNode(node_name, (before.node,), manner, function=function, splittable=splittable)
@@ -295,3 +297,15 @@ class Shaping(Joining[T_co]):
         if isinstance(gathered, GatherNode):
             sides.append(self._then(SideNode(f"{gathered.name} failed", (gathered,), port=FAILED)))
         return sides[0] if len(sides) == 1 else sides[0].merge(*sides[1:])
+
+
+def _batch_manner(
+    *,
+    name: str = "",
+    workers: int | None = None,
+    on_error: OnError | None = None,
+    retry: Retry | None = None,
+    on: Place = "thread",
+    timeout: float | None = None,
+) -> tuple[Manner, str]:
+    return Manner(workers, on_error=on_error, retry=retry, on=on, timeout=timeout), name

@@ -129,9 +129,11 @@ class Stream(Shaping[T_co]):
         ordered: bool = True,
         on_error: OnError | None = None,
         retry: Retry | None = None,
+        on: Place = "thread",
+        timeout: float | None = None,
     ) -> "Stream[T_co]":
-        """Keep the items for which ``function`` returns something true."""
-        manner = Manner(workers, ordered, on_error, retry)
+        """Keep the items for which ``function`` returns something true; ``on``, ``timeout``: as for map."""
+        manner = Manner(workers, ordered, on_error, retry, on, timeout)
         return self._then(
             FilterNode(name or name_of(function, "filter"), (self.node,), manner, function=function)
         )
@@ -145,9 +147,15 @@ class Stream(Shaping[T_co]):
         ordered: bool = True,
         on_error: OnError | None = None,
         retry: Retry | None = None,
+        on: Place = "thread",
+        timeout: float | None = None,
     ) -> "Stream[R]":
-        """Make any number of items of each."""
-        manner = Manner(workers, ordered, on_error, retry)
+        """Make any number of items of each.
+
+        ``on`` and ``timeout`` are as for map. A process makes all of an item's before any goes on, and the
+        time of that counts; in a thread, only the time of the call that returns them.
+        """
+        manner = Manner(workers, ordered, on_error, retry, on, timeout)
         return self._then(
             FlatMapNode(name or name_of(function, "map"), (self.node,), manner, function=function)
         )

@@ -17,7 +17,7 @@ from sidestage.policy.bulkhead import Bulkhead, CallLate, ThreadBulkhead, Thread
 from sidestage.policy.fallback import FallbackTurned
 from sidestage.policy.retry import Retry
 from sidestage.policy.surge import Surge
-from sidestage.stream.failing import DeadLetter, Halt, Stopped
+from sidestage.stream.failing import DeadLetter, Halt, Skip, Stopped
 from sidestage.stream.guarding.calls import GuardedCall, Outage
 from sidestage.stream.guarding.guard import Guard
 from sidestage.stream.guarding.writer import GuardedWriter
@@ -142,6 +142,15 @@ def test_a_late_call_is_tried_again_and_its_late_answer_is_dropped(hangs: Callab
     place.let_go.set()
     assert sink.items == [0, 10, 20, 30, 40]
     assert place.asked.count(3) == 2
+
+
+def test_late_calls_of_filters_and_of_functions_of_tables_are_errors_too(hangs: Callable[..., Hangs]) -> None:
+    passes, place = hangs(3), hangs(3)
+    assert list(Stream(range(6)).filter(passes, timeout=SHORT, on_error=Skip())) == [1, 2, 4, 5]
+    lists = Stream(range(6)).map_batches(
+        lambda some: [place(each) for each in some], 2, of="list", timeout=SHORT, on_error=Skip()
+    )
+    assert list(lists) == [0, 10, 40, 50]
 
 
 def test_a_stage_without_a_timeout_is_called_by_its_own_worker() -> None:

@@ -39,9 +39,9 @@ class BatchMapOperator(Onward):
         came = chunk.load
         made: list[Any] = []
         counts: list[int] = []
-        for index, batch in enumerate(chunk.items):
+        for index, (batch, outcome) in enumerate(zip(chunk.items, self._outcomes(chunk), strict=True)):
             before = len(made)
-            made += self._made(chunk, index, batch)
+            made += self._made(chunk, index, batch, outcome)
             counts.append(len(made) - before)
         if len(chunk.tickets) == 1:
             origins: Iterable[int] = range(len(counts)) if chunk.origins is None else chunk.origins
@@ -50,19 +50,30 @@ class BatchMapOperator(Onward):
         chunk.weight = weight_of(made) if made and is_frame(made[0]) else 0
         self._hand_on(chunk, came, began)
 
-    def _made(self, chunk: Chunk, index: int, batch: Any) -> list[Any]:
-        """Return what comes of a batch, or of its good rows."""
+    def _outcomes(self, chunk: Chunk) -> Iterable[Kept | GivenUp]:
+        """Return what came of each batch."""
+        return (self._outcome(chunk, batch) for batch in chunk.items)
+
+    def _outcome(self, chunk: Chunk, batch: Any) -> Kept | GivenUp:
+        """Return what came of a batch, after trying again if that is worth it."""
         try:
-            return self._call(batch)
+            return Kept(gone=False, value=self._call(batch))
         except BaseException as error:  # noqa: BLE001 - whatever the user's code raises
-            outcome = self._desk.retried(chunk, error, lambda: self._call(batch))
+            return self._desk.retried(chunk, error, lambda: self._call(batch))
+
+    def _made(self, chunk: Chunk, index: int, batch: Any, outcome: Kept | GivenUp) -> list[Any]:
+        """Return what came of a batch, or comes of its good rows."""
         if isinstance(outcome, Kept):
-            again: list[Any] = outcome.value
-            return again
+            made: list[Any] = outcome.value
+            return made
         if self._splittable and _is_about_rows(outcome.error):
             if len(batch) > 1:
                 half = len(batch) // 2
-                return [part for each in _halves(batch, half) for part in self._made(chunk, index, each)]
+                return [
+                    part
+                    for each in _halves(batch, half)
+                    for part in self._made(chunk, index, each, self._outcome(chunk, each))
+                ]
             batch = batch[0] if isinstance(batch, list) else first_row(batch)
         return self._decided(chunk, index, batch, outcome)
 

@@ -172,6 +172,12 @@ def _require_endable(node: Node, name: str) -> None:
             f"{name!r} has a timeout, but what a transaction holds cannot be written anew halfway.",
             hint="Give the client of the sink a timeout of its own.",
         )
+    several = isinstance(node, FlatMapNode | BatchMapNode) and inspect.isgeneratorfunction(node.function)
+    if several and node.manner.on == "thread":
+        raise DefinitionError(
+            f"{name!r} is a generator, whose work is done after the call: no timeout ends it in a thread.",
+            hint='Return a list, or do it on="process".',
+        )
 
 
 def _require_called(node: Node, name: str) -> None:

@@ -11,7 +11,7 @@ import msgspec
 
 from sidestage.errors import DefinitionError
 from sidestage.stream.layout import Layout, Segment
-from sidestage.stream.nodes import BatchNode, MapNode, Node, SourceNode
+from sidestage.stream.nodes import BatchNode, Node, SourceNode
 from sidestage.stream.observing.advice import buffer_for
 from sidestage.stream.observing.costs import as_table, shown_seconds
 from sidestage.stream.observing.metrics import StageCounts
@@ -117,9 +117,7 @@ def estimate(layout: Layout, rate: float, known: Known, settings: Settings) -> E
         for node in layout.nodes
         if (each := counts.get(layout.names[node])) is not None and each.cpu is not None and each.processed
     }
-    in_threads = sum(
-        used for node, used in cpu.items() if not (isinstance(node, MapNode) and node.manner.on == "process")
-    )
+    in_threads = sum(used for node, used in cpu.items() if node.manner.on != "process")
     return Estimate(
         rate=rate,
         groups=groups,
