@@ -106,6 +106,8 @@ orders = Stream([Order(1, 3.0, 9.5)])
 frames: Stream[pl.DataFrame] = clicks.map_batches(doubled, BatchSize(rows=10, within=1.0), of="polars")
 dicts: Stream[dict[str, Any]] = frames.rows()
 users: Stream[int] = clicks.map_batches(users_of, 10, of="list")
+there: Stream[int] = clicks.map_batches(users_of, 10, of="list", workers=2, on="process", timeout=9.0)
+kept: Stream[Click] = clicks.filter(kind, on="process")
 names: Stream[str] = clicks.join_table({1: "ann"}, lambda click: click.user, lambda click, name: name.upper())
 by_id: SideTable[int, Order] = SideTable.of_rows([Order(1, 2.0, 3.0)], lambda order: order.user)
 amounts: Stream[float] = clicks.join_table(by_id, lambda click: click.user, lambda click, order: order.amount)
@@ -134,5 +136,7 @@ read: Stream[Message] = Stream(whole)
 mistaken: Stream[int] = Stream(source)  # refused: arg-type
 clicks.map_batches(users_of, 10, of="polars")  # refused: call-overload
 clicks.map_batches(users_of, of="list")  # refused: call-overload
+clicks.map_batches(users_of, 10, of="list", on="cloud")  # refused: call-overload
+clicks.map_batches(users_of, 10, of="list", worker=2)  # refused: call-overload
 clicks.join_table({1: "ann"}, kind, lambda click, name: name)  # refused: arg-type
 wrong: Stream[Order] = ways["late"]  # refused: assignment

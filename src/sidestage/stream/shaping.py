@@ -219,8 +219,8 @@ class Shaping(Joining[T_co]):
 
         It returns one table, or a list or an iterator of tables or of items. What comes are rows or tables,
         as for ``tables``, which see for schemas. If it raises, the whole table is decided about; a function
-        that looks at rows singly may be ``splittable``: then only its bad rows are. For ``terms`` see
-        ``BatchTerms``.
+        that looks at rows singly may be ``splittable``: then only its bad rows are. ``name``,
+        ``workers``, ``on_error``, ``retry``, ``on`` and ``timeout`` are as for map, with a table for an item.
         """
         manner, name = _batch_manner(**terms)
         wanted = size if isinstance(size, BatchSize) else BatchSize(rows=size)

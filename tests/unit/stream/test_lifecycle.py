@@ -39,7 +39,7 @@ from sidestage.stream.stream import Stream
 from sidestage.stream.windows.aggregates import count
 from sidestage.stream.windows.plan import WindowPlan, tumbling
 from sidestage.stream.windows.watermarks import EventTime
-from sidestage.stream.workers.processes import ProcessOperator
+from sidestage.stream.workers.hands import Hands
 
 PATIENT = 30.0
 ENDLESS = range(10**9)
@@ -494,8 +494,8 @@ def test_a_listener_that_raises_leaves_nothing_running() -> None:
 
 def test_a_process_is_ready_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
-    opened = ProcessOperator.open
-    monkeypatch.setattr(ProcessOperator, "open", lambda self: (opened(self), order.append("process")))
+    opened = Hands.open
+    monkeypatch.setattr(Hands, "open", lambda self: (opened(self), order.append("process")))
 
     class Noted(Parts):
         def committing(self) -> None:

@@ -36,11 +36,12 @@ class Parcel(NamedTuple):
 def parcel(value: Any) -> Parcel:
     """Return a value pickled. Raises whatever its own code raises."""
     packing = _Packing()
+    tables = packing.tables()
+    if not tables:
+        return Parcel(pickle.dumps(value, 5, buffer_callback=packing.beside), packing.buffers)
     file = io.BytesIO()
     pickler = pickle.Pickler(file, 5, buffer_callback=packing.beside)
-    tables = packing.tables()
-    if tables:
-        pickler.dispatch_table = {**copyreg.dispatch_table, **tables}
+    pickler.dispatch_table = {**copyreg.dispatch_table, **tables}
     pickler.dump(value)
     return Parcel(file.getvalue(), packing.buffers)
 

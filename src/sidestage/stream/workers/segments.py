@@ -8,6 +8,7 @@ all this.
 
 import mmap
 import os
+import sys
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -68,7 +69,7 @@ class Lender:
             return None
         try:
             os.posix_fallocate(number, 0, capacity)
-            memory = mmap.mmap(number, capacity)
+            memory = _mapped(number, capacity)
         except OSError:
             os.close(number)
             return None
@@ -93,7 +94,7 @@ class Borrower:
         import ctypes  # noqa: PLC0415 - few streams need it
 
         try:
-            memory = mmap.mmap(number, size)
+            memory = _mapped(number, size)
         finally:
             os.close(number)
         # Unlike a memoryview it stays as long as any part of it is in use, and says when that ends.
@@ -113,3 +114,10 @@ class Borrower:
         while self._returned:
             slots.append(self._returned.popleft())
         return slots
+
+
+def _mapped(number: int, size: int) -> mmap.mmap:
+    """Return the memory of a descriptor, which it does not need any more if Python allows that."""
+    if sys.version_info >= (3, 13):
+        return mmap.mmap(number, size, trackfd=False)
+    return mmap.mmap(number, size)
