@@ -7,6 +7,7 @@ from urllib.parse import SplitResult, urlsplit
 from urllib.request import urlopen
 
 import click
+import msgspec
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
@@ -15,6 +16,8 @@ from rich.text import Text
 from sidestage.cli.console import console, escape
 from sidestage.cli.options import json_option, print_json
 from sidestage.errors import ConfigurationError, SidestageError
+from sidestage.policy.limits import size_text
+from sidestage.stream.memory.budget import MemoryCounts
 from sidestage.stream.observing.advice import advice, quantile
 from sidestage.stream.observing.costs import shown_seconds
 from sidestage.stream.observing.metrics import StageCounts
@@ -84,7 +87,9 @@ def command(url: str, every: float, *, once: bool, as_json: bool) -> int:
         time.sleep(every)
         seen = _look(address, before, at)
         if as_json:
-            print_json({"stages": seen.rows(), "sources": seen.now.lags, "advice": seen.advice()})
+            memory = None if seen.now.memory is None else msgspec.to_builtins(seen.now.memory)
+            told = {"stages": seen.rows(), "sources": seen.now.lags, "memory": memory}
+            print_json({**told, "advice": seen.advice()})
         else:
             console().print(drawn(seen))
         return 0
@@ -179,7 +184,15 @@ def drawn(seen: Seen) -> Group:
         for name, seconds in seen.now.lags.items()
         if seconds
     ]
-    return Group(table, Text("\n".join([seen.advice(), *lags])))
+    return Group(table, Text("\n".join([seen.advice(), *lags, *_memory(seen.now.memory)])))
+
+
+def _memory(memory: MemoryCounts | None) -> list[str]:
+    if memory is None:
+        return []
+    kept = [f"{kind} {size_text(size)}" for kind, size in memory.kept.items() if size]
+    parts = f": {', '.join(kept)}" if kept else ""
+    return [f"{size_text(memory.used)} of {size_text(memory.budget)} of memory are used{parts}."]
 
 
 def _pending(stage: StageCounts) -> str:

@@ -21,7 +21,7 @@ from sidestage.stream.contract import (
 from sidestage.stream.failing import DeadLetter, Default, Raise, SetAside, Skip
 from sidestage.stream.flow import Flow
 from sidestage.stream.guarding.guard import Guard
-from sidestage.stream.joins.intervals import JoinFull, Unjoined, Waiting
+from sidestage.stream.joins.interval_plan import JoinFull, Unjoined, Waiting
 from sidestage.stream.joins.side_tables import SideTable, TableStale
 from sidestage.stream.keys.hot_keys import HotKey, SpillFull
 from sidestage.stream.keys.spill import Spill

@@ -3,8 +3,8 @@
 import random
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, TypeVar
 
 from sidestage.clock import Clock
 from sidestage.errors import DefinitionError
@@ -25,6 +25,8 @@ from sidestage.stream.failing import (
 )
 from sidestage.stream.guarding.guards import Guards
 from sidestage.stream.guarding.surges import StageSurge, WatchedMeter
+from sidestage.stream.joins.intervals import IntervalState
+from sidestage.stream.joins.metrics import of_joins
 from sidestage.stream.joins.side_tables import LoadedTable
 from sidestage.stream.keys.lines import LineInlet, Lines
 from sidestage.stream.keys.spill import Store
@@ -37,6 +39,7 @@ from sidestage.stream.lookups.cache import Lookup
 from sidestage.stream.lookups.remembering import Remembered
 from sidestage.stream.mailbox import Bounded, Inlet, Mailbox
 from sidestage.stream.memory.budget import Budget, MemoryCounts
+from sidestage.stream.memory.pools import Holding
 from sidestage.stream.memory.weighing import hops
 from sidestage.stream.nodes import (
     KeyNode,
@@ -60,10 +63,13 @@ from sidestage.stream.settings import Settings
 from sidestage.stream.shape_nodes import FAILED, IntervalNode, SideNode, TableJoinNode
 from sidestage.stream.transactions import transactions_of
 from sidestage.stream.walking import heeding
+from sidestage.stream.windows.metrics import of_windows
 from sidestage.stream.windows.stage import Windows
 from sidestage.stream.windows.state import WindowState
 from sidestage.stream.workers.process_steps import ProcessNode
 from sidestage.stream.workers.processes import require_picklable
+
+S = TypeVar("S", WindowState, IntervalState)
 
 
 class Assembly:
@@ -118,12 +124,12 @@ class Assembly:
             node: Buckets(node.rate, clock) for node in limits if node.by is not None
         }
         self.tables = {
-            node: LoadedTable(layout.names[node], node.table, clock, listener)
+            node: LoadedTable(layout.names[node], node.table, clock, listener, holding=self._table_holding())
             for node in layout.nodes
             if isinstance(node, TableJoinNode)
         }
         self.remembered = {
-            node: Remembered(self.budget.caches.holding(), lookup)
+            node: Remembered(self.budget.caches.holding("lookups"), lookup)
             for node, lookup in self.lookups.items()
             if self.budget is not None
         }
@@ -155,6 +161,9 @@ class Assembly:
             if segment.threads > 1 and segment.ordered and segment.keyed is None
         }
 
+    def _table_holding(self) -> Holding | None:
+        return None if self.budget is None else self.budget.tables.holding("tables")
+
     def rest_after(self, death: BaseException) -> None:
         """Pause before a worker that died goes on as a new one. Raises StreamDied, Stopped."""
         pause = self.restarts.next_pause(self.clock.monotonic())
@@ -168,16 +177,24 @@ class Assembly:
         stages = (self._counts(node) for node in self.layout.nodes if not isinstance(node, SourceNode))
         return self.recent.note(tuple(stages))
 
-    def window_states(self) -> dict[str, list[WindowState]]:
-        """Return the windows of each stage that has some, by its name, those of all its workers."""
-        stages = [node for node in self.layout.nodes if isinstance(node, WindowNode)]
-        return {self.layout.names[node]: list(self._states(node)) for node in stages}
+    def kept_metrics(self) -> str:
+        """Return the metrics of what is kept between items: windows, and rows that wait in joins."""
+        return of_windows(self._states(WindowNode, WindowState)) + of_joins(
+            self._states(IntervalNode, IntervalState)
+        )
 
-    def _states(self, node: Node) -> Iterator[WindowState]:
-        for number in range(self.layout.segment_of[node].threads):
-            state = self.windows.state(window_name(self.layout, node, number))
-            if isinstance(state, WindowState):
-                yield state
+    def _states(self, stage: type[Node], kind: type[S]) -> dict[str, list[S]]:
+        """Return what each stage of a kind keeps, by its name: the states of all its workers that began."""
+        found: dict[str, list[S]] = {}
+        for node in self.layout.nodes:
+            if isinstance(node, stage):
+                names = (
+                    window_name(self.layout, node, number)
+                    for number in range(self.layout.segment_of[node].threads)
+                )
+                states = map(self.windows.state, names)
+                found[self.layout.names[node]] = [state for state in states if isinstance(state, kind)]
+        return found
 
     def memory(self) -> MemoryCounts | None:
         """Return what is held by now, if a budget was declared."""

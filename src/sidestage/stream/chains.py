@@ -22,6 +22,7 @@ from sidestage.stream.layout import Segment
 from sidestage.stream.life.revoking import RevocableOperator
 from sidestage.stream.lookups.remembering import Remembering
 from sidestage.stream.lookups.stage import LookupOperator
+from sidestage.stream.memory.pools import Kind
 from sidestage.stream.memory.weighing import Weighed
 from sidestage.stream.nodes import (
     BatchNode,
@@ -265,8 +266,9 @@ class Chain:
         else:
             beside = None if node.beside is None else self._opened(node.beside)
             operator = WindowOperator(node.plan, clock, desk, meter, following, beside, keep)
-            if self._shared.budget is not None:
-                operator.holding = self._shared.budget.windows.holding()
+        if self._shared.budget is not None:
+            kind: Kind = "joins" if isinstance(node, IntervalNode) else "windows"
+            operator.count_in(self._shared.budget.kept.holding(kind))
         self._shared.windows.add(window_name(self._layout, node, self._lane.number), operator)
         return operator
 

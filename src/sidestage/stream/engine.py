@@ -31,7 +31,6 @@ from sidestage.stream.operators import Step
 from sidestage.stream.outlets import Turn
 from sidestage.stream.settings import Ended, Settings
 from sidestage.stream.transactions import Transactions
-from sidestage.stream.windows.metrics import of_windows
 
 
 class Engine:
@@ -224,7 +223,7 @@ class Engine:
         sinks = (node.sink for node in self._assembly.layout.nodes if isinstance(node, SinkNode))
         asides = (node.beside for node in self._assembly.layout.nodes if isinstance(node, WindowNode))
         engine = exposition(self.counts(), self.lags(), self.memory())
-        return engine + of_windows(self._assembly.window_states()) + of_sinks([*sinks, *asides])
+        return engine + self._assembly.kept_metrics() + of_sinks([*sinks, *asides])
 
     def _start_one(self, segment: Segment, number: int) -> None:
         names = self._assembly.layout.names

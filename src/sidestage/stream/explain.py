@@ -24,8 +24,12 @@ def explained(layout: Layout, settings: Settings) -> str:
     lines = [_line(layout, segment, settings) for segment in layout.segments]
     threads = sum(segment.threads for segment in layout.segments)
     spills = any(isinstance(node, KeyNode) and node.spill is not None for node in layout.nodes)
-    held = "batches, windows and spills" if spills else "batches and windows"
-    lines.append(f"{threads} threads; at most {most:,} items under way, and what {held} hold")
+    held = ["batches", "windows"]
+    held += ["joins"] if any(isinstance(node, IntervalNode) for node in layout.nodes) else []
+    held += ["tables"] if any(isinstance(node, TableJoinNode) for node in layout.nodes) else []
+    held += ["spills"] if spills else []
+    named = f"{', '.join(held[:-1])} and {held[-1]}"
+    lines.append(f"{threads} threads; at most {most:,} items under way, and what {named} hold")
     memory = settings.memory_bytes
     if memory is not None:
         lines.append(
@@ -76,10 +80,17 @@ def _details(node: Node) -> str:
             every = node.table.every
             details = node.how + ("" if every is None else f", loaded every {every:g} s")
         case IntervalNode():
-            details = f"{node.plan.how} within {node.plan.before:g} and {node.plan.after:g} s"
+            details = f"{node.plan.how} within {node.plan.before:g} and {node.plan.after:g} s" + _waiting(
+                node
+            )
         case KeyNode():
             details = f"into {node.into}" + _spilled(node.spill)
     return details
+
+
+def _waiting(node: IntervalNode) -> str:
+    most = node.plan.waiting.bytes
+    return "" if most is None else f", {most:,} bytes wait"
 
 
 def _gathered(node: GatherNode) -> str:

@@ -13,6 +13,7 @@ from sidestage.stream.demands import require_a, require_one_of
 from sidestage.stream.engine import Engine
 from sidestage.stream.explain import explained
 from sidestage.stream.failing import DeadLetter, FailMode
+from sidestage.stream.joins.metrics import JOIN_FAMILIES
 from sidestage.stream.layout import Layout, lay_out
 from sidestage.stream.life.recovery import run_again_if_lost
 from sidestage.stream.life.signals import serve
@@ -22,6 +23,7 @@ from sidestage.stream.observing.exposition import metrics_view
 from sidestage.stream.observing.metrics import StageCounts
 from sidestage.stream.places.asynchronous import arun
 from sidestage.stream.settings import Ended, Settings
+from sidestage.stream.shape_nodes import IntervalNode
 from sidestage.stream.windows.metrics import WINDOW_FAMILIES
 
 
@@ -66,7 +68,10 @@ class Flow:
         layout = self.layout()
         sources = {node for node in layout.nodes if isinstance(node, SourceNode)}
         stages = [layout.names[node] for node in layout.nodes if node not in sources]
-        more = WINDOW_FAMILIES if any(isinstance(node, WindowNode) for node in layout.nodes) else ()
+        kinds = {type(node) for node in layout.nodes}
+        more = (WINDOW_FAMILIES if WindowNode in kinds else ()) + (
+            JOIN_FAMILIES if IntervalNode in kinds else ()
+        )
         return metrics_view(stages, [layout.names[node] for node in layout.nodes if node in sources], more)
 
     def estimate(

@@ -8,6 +8,7 @@ from sidestage.clock import Clock
 from sidestage.stream.chunk import Chunk, Ledger, nowhere
 from sidestage.stream.columns.chunk_parts import ChunkParts
 from sidestage.stream.contract import Batch
+from sidestage.stream.memory.pools import Holding
 from sidestage.stream.operators import Step
 from sidestage.stream.routing import Fork
 from sidestage.stream.shape_nodes import LATE
@@ -22,6 +23,15 @@ class KeptState(Protocol):
     @property
     def partitions(self) -> frozenset[Hashable]:
         """The parts of sources that times came from."""
+        ...
+
+    @property
+    def estimated_bytes(self) -> int:
+        """About how much memory it takes."""
+        ...
+
+    def allow(self, size: int) -> None:
+        """Let it take so many bytes at most from now on."""
         ...
 
     def forget(self, partition: Hashable, /) -> None:
@@ -59,10 +69,17 @@ class KeepingOperator(Generic[State]):
         self._keep = keep
         self._due = clock.monotonic() + _TICK_SECONDS
         self._parts = ChunkParts(state.forget)
+        self._holding: Holding | None = None
+
+    def count_in(self, holding: Holding) -> None:
+        """Count what is kept here as part of the stream's memory, and keep it within that."""
+        self._holding = holding
+        self._allow()
 
     def restore(self, snapshot: bytes) -> None:
         """Go on from a snapshot. Raises DataError."""
         self.state.restore(snapshot, Moment.of(self._clock))
+        self._weigh()
         self._parts.go_on_with(self.state.partitions)
 
     def due(self) -> float | None:
@@ -75,7 +92,9 @@ class KeepingOperator(Generic[State]):
         if now >= self._due:
             self._due = now + _TICK_SECONDS
             with self.lock:
-                self._push_results(self._released())
+                released = self._released()
+                self._weigh()
+                self._push_results(released)
         self._next.tick(now)
 
     def flush(self) -> None:
@@ -86,7 +105,9 @@ class KeepingOperator(Generic[State]):
         """Push on all that is kept, unless somebody goes on with it, and finish what follows."""
         if not self._keep.is_set():
             with self.lock:
-                self._push_results(self._rest())
+                rest = self._rest()
+                self._weigh()
+                self._push_results(rest)
         self._next.finish()
 
     def _released(self) -> Sequence[Any]:
@@ -96,6 +117,16 @@ class KeepingOperator(Generic[State]):
     def _rest(self) -> Sequence[Any]:
         """Return what comes of all that is kept: nothing more comes in."""
         raise NotImplementedError
+
+    def _allow(self) -> None:
+        """Tell how much more may be kept, as all others are now."""
+        if self._holding is not None:
+            self.state.allow(self._holding.most())
+
+    def _weigh(self) -> None:
+        """Note how much is kept by now."""
+        if self._holding is not None:
+            self._holding.set(self.state.estimated_bytes)
 
     def _push_results(self, results: Sequence[Any]) -> None:
         if results:

@@ -9,7 +9,7 @@ from sidestage.stream.nodes import Node
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from sidestage.stream.joins.intervals import IntervalPlan
+    from sidestage.stream.joins.interval_plan import IntervalPlan
     from sidestage.stream.joins.side_tables import SideTable
 
 Library = Literal["arrow", "polars"]

@@ -34,7 +34,8 @@ from sidestage.stream import (
     Waiting,
 )
 from sidestage.stream.contract import Batch, Position
-from sidestage.stream.joins.intervals import IntervalPlan, IntervalState, Keyed
+from sidestage.stream.joins.interval_plan import IntervalPlan, Keyed
+from sidestage.stream.joins.intervals import IntervalState
 from sidestage.stream.joins.side_tables import LoadedTable, TableTooOld
 from sidestage.stream.windows.watermarks import Moment
 from sidestage.testing.turned_clock import HandClock

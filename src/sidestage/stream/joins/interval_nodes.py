@@ -5,7 +5,7 @@ from datetime import datetime
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from sidestage.stream.joins.intervals import IntervalPlan, Keyed, Waiting, keyed
+from sidestage.stream.joins.interval_plan import IntervalPlan, Keyed, Waiting, keyed
 from sidestage.stream.nodes import KeyNode, Manner, MapNode, MergeNode, Node
 from sidestage.stream.shape_nodes import How, IntervalNode
 from sidestage.stream.windows.watermarks import EventTime

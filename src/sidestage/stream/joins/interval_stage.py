@@ -8,7 +8,8 @@ from typing import Any
 from sidestage.clock import Clock
 from sidestage.stream.chunk import NOWHERE, Chunk
 from sidestage.stream.failing import Desk, GivenUp
-from sidestage.stream.joins.intervals import IntervalPlan, IntervalState, JoinOutcome
+from sidestage.stream.joins.interval_plan import IntervalPlan
+from sidestage.stream.joins.intervals import IntervalState, JoinOutcome
 from sidestage.stream.keeping import KeepingOperator
 from sidestage.stream.observing.metrics import Meter
 from sidestage.stream.operators import Step
@@ -35,7 +36,9 @@ class IntervalOperator(KeepingOperator[IntervalState]):
         """Take in a chunk, and push on the pairs that it makes."""
         began = perf_counter()
         with self.lock:
+            self._allow()
             outcome = self.state.add(chunk.items, Moment.of(self._clock), self._parts.name(chunk))
+            self._weigh()
             for place, error in outcome.failures:
                 self._desk.decide(chunk, place, chunk.items[place].item, GivenUp(error, 1))
             self._meter.took(len(chunk.items), perf_counter() - began)

@@ -4,210 +4,20 @@ Nothing here reads a clock, starts a thread or waits. Which pairs there are does
 cut into chunks, nor on which side comes first, as long as items are within the declared disorder.
 """
 
-import heapq
 import math
-from bisect import bisect_left, bisect_right
-from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
-from datetime import datetime
+from collections.abc import Hashable, Iterable, Sequence
+from itertools import repeat
 from typing import Any, Literal, NamedTuple
 
-import msgspec
-
-from sidestage.errors import DefinitionError, SidestageError
 from sidestage.stream.chunk import NOWHERE
-from sidestage.stream.shape_nodes import How
-from sidestage.stream.windows.event_times import seconds_of
-from sidestage.stream.windows.ledger import check_key
+from sidestage.stream.joins.interval_plan import IntervalPlan, JoinFull, Keyed, Unjoined
+from sidestage.stream.joins.interval_sides import Row, Side, row_size
+from sidestage.stream.memory.weights import weights
 from sidestage.stream.windows.snapshots import seal, unseal
-from sidestage.stream.windows.watermarks import EventTime, Moment, Watermarks
+from sidestage.stream.windows.watermarks import Moment
 
 _LEFT, _RIGHT = 0, 1
 _SIDES: tuple[Literal["left"], Literal["right"]] = ("left", "right")
-_LONGEST = 1e10
-
-
-class JoinFull(SidestageError):
-    """More rows wait for the other side than the budget allows; the item was not joined."""
-
-
-class Waiting(msgspec.Struct, frozen=True, kw_only=True):
-    """What waits for the other side of a join.
-
-    A row is kept until the other side's watermark says that nothing it could be joined with comes any more,
-    and ``lateness`` seconds longer. Each worker keeps at most ``rows``, and ``rows_per_key`` of each key and
-    side: an item that would be one more is refused with JoinFull. ``on_drain``: at the end of the stream
-    forget what waits (``flush``), or leave it for the checkpoint (``keep``).
-
-    Raises DefinitionError for what makes no sense.
-    """
-
-    lateness: float = 0
-    rows: int = 1_000_000
-    rows_per_key: int = 100_000
-    on_drain: Literal["flush", "keep"] = "flush"
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.lateness <= _LONGEST and self.rows >= 1 and self.rows_per_key >= 1):
-            raise DefinitionError(f"{self} makes no sense.", hint="lateness is seconds; rows are counted.")
-        if self.on_drain not in {"flush", "keep"}:
-            raise DefinitionError(f"{self} makes no sense.", hint="on_drain is 'flush' or 'keep'.")
-
-
-class IntervalPlan(msgspec.Struct, frozen=True):
-    """Rows of the right whose time lies from ``before`` seconds before to ``after`` after that of the left.
-
-    Both ends belong to it. Raises DefinitionError for what makes no sense.
-    """
-
-    before: float
-    after: float
-    times: tuple[EventTime, EventTime]
-    how: How
-    waiting: Waiting
-
-    def __post_init__(self) -> None:
-        if not (
-            abs(self.before) <= _LONGEST and abs(self.after) <= _LONGEST and self.before + self.after >= 0
-        ):
-            raise DefinitionError(
-                f"join(within=({self.before}, {self.after})) makes no sense.",
-                hint="Give seconds before and after the left item, such as within=(0, 60).",
-            )
-        if any(time.at is None for time in self.times):
-            raise DefinitionError(
-                "join() needs the times of items.",
-                hint="Give functions, or EventTime(at=...), for both sides.",
-            )
-        if self.how not in {"inner", "left"}:
-            raise DefinitionError(f"There is no join(how={self.how!r}).", hint='Give "inner" or "left".')
-
-    @property
-    def shape(self) -> str:
-        """What must be the same for a snapshot to fit."""
-        return (
-            f"a {self.how} join within {self.before:g} and {self.after:g} s,"
-            f" lateness {self.waiting.lateness:g}"
-        )
-
-
-class Keyed(NamedTuple):
-    """An item on its way to a join."""
-
-    side: int
-    key: Hashable
-    time: float
-    item: Any
-
-
-class Unjoined(NamedTuple):
-    """An item that came too late, or too early, to be joined with anything."""
-
-    side: Literal["left", "right"]
-    item: Any
-    key: Any
-    time: float
-    reason: str
-
-
-def keyed(
-    side: int, key: Callable[[Any], Hashable], at: Callable[[Any], float | datetime]
-) -> Callable[[Any], Keyed]:
-    """Return what prepares the items of a side."""
-
-    def with_key(item: Any) -> Keyed:
-        its_key = key(item)
-        check_key(its_key)
-        return Keyed(side, its_key, seconds_of(at(item)), item)
-
-    return with_key
-
-
-class _Row:
-    __slots__ = ("is_joined", "item", "number")
-
-    def __init__(self, item: Any, number: int, *, is_joined: bool) -> None:
-        self.item = item
-        self.number = number
-        self.is_joined = is_joined
-
-
-class _Shelf:
-    """The rows of one key of a side, by time, and by order of arrival among equal times."""
-
-    __slots__ = ("rows", "times")
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-        self.rows: list[_Row] = []
-
-    def add(self, time: float, row: _Row) -> None:
-        place = bisect_right(self.times, time)
-        self.times.insert(place, time)
-        self.rows.insert(place, row)
-
-
-class _Side:
-    """All the rows of one side. ``lead``: how much later than its rows the other side's may be."""
-
-    def __init__(self, time: EventTime, lead: float) -> None:
-        self.time = time
-        self.lead = lead
-        self.marks = Watermarks(time)
-        self.reached = -math.inf
-        self.heard: float | None = None
-        self.shelves: dict[Hashable, _Shelf] = {}
-        self.count = 0
-        self._order: list[tuple[float, int, Hashable]] = []
-
-    def add(self, time: float, key: Hashable, row: _Row) -> None:
-        shelf = self.shelves.get(key)
-        if shelf is None:
-            shelf = self.shelves[key] = _Shelf()
-        shelf.add(time, row)
-        heapq.heappush(self._order, (time, row.number, key))
-        self.count += 1
-
-    def matches(self, time: float, key: Hashable, lead: float) -> list[_Row]:
-        """Return the rows that belong to one of the other side, whose ``lead`` this is."""
-        shelf = self.shelves.get(key)
-        if shelf is None:
-            return []
-        mine = self.lead
-        first = bisect_left(shelf.times, time, key=lambda own: own + mine)
-        return shelf.rows[first : bisect_right(shelf.times, time + lead)]
-
-    def release(self, bound: float) -> list[_Row]:
-        """Forget rows that nothing from ``bound`` on belongs to; return them, the oldest first."""
-        order, gone = self._order, Counter[Hashable]()
-        released: list[_Row] = []
-        while order and order[0][0] + self.lead < bound:
-            key = heapq.heappop(order)[2]
-            released.append(self.shelves[key].rows[gone[key]])
-            gone[key] += 1
-        for key, count in gone.items():
-            shelf = self.shelves[key]
-            if count == len(shelf.rows):
-                del self.shelves[key]
-            else:
-                del shelf.times[:count], shelf.rows[:count]
-        self.count -= len(released)
-        return released
-
-    def record(self) -> tuple[Any, ...]:
-        rows = [
-            (time, key, row.item, row.number, row.is_joined)
-            for key, shelf in self.shelves.items()
-            for time, row in zip(shelf.times, shelf.rows, strict=True)
-        ]
-        return (self.marks.record(), self.reached, self.heard, rows)
-
-    def resume(self, record: tuple[Any, ...], now: Moment, latest: float) -> None:
-        marks, self.reached, heard, rows = record
-        self.marks.resume(marks, now)
-        self.heard = None if heard is None else heard + (now.monotonic - latest)
-        for time, key, item, number, is_joined in sorted(rows, key=lambda row: row[3]):
-            self.add(time, key, _Row(item, number, is_joined=is_joined))
 
 
 class JoinOutcome(NamedTuple):
@@ -227,11 +37,14 @@ class IntervalState:
 
     def __init__(self, plan: IntervalPlan) -> None:
         self.plan = plan
+        self.weighs = plan.waiting.bytes is not None
+        """Whether rows are weighed: somebody wants to know, or has a bound for them."""
+        self._allowed: int | None = None
         self._begin_anew()
 
     def _begin_anew(self) -> None:
         leads = (self.plan.after, self.plan.before)
-        self._sides = [_Side(time, lead) for time, lead in zip(self.plan.times, leads, strict=True)]
+        self._sides = [Side(time, lead) for time, lead in zip(self.plan.times, leads, strict=True)]
         self._latest = 0.0
         self._number = 0
 
@@ -239,6 +52,18 @@ class IntervalState:
     def rows(self) -> int:
         """How many rows wait."""
         return sum(side.count for side in self._sides)
+
+    @property
+    def estimated_bytes(self) -> int:
+        """About how many bytes the rows take that wait; 0 if they are not weighed."""
+        return sum(side.bytes for side in self._sides)
+
+    def allow(self, size: int) -> None:
+        """Let rows take so many bytes at most from now on, if ``Waiting`` does not say less; weigh them."""
+        self._allowed = size
+        if not self.weighs:
+            self.weighs = True
+            self._weigh()
 
     @property
     def watermarks(self) -> tuple[float, float]:
@@ -249,12 +74,12 @@ class IntervalState:
         """Take in items of one part of a source, each of which has its side."""
         outcome = JoinOutcome([], [], [], [])
         begun: set[int] = set()
-        for place, each in enumerate(items):
+        for place, (each, size) in enumerate(zip(items, self._sizes(items), strict=False)):
             if each.side not in begun:
                 self._finish(begun)
                 begun = {each.side}
                 self._listen(each.side, now, part)
-            self._take(place, each, now, outcome)
+            self._take(place, each, size, now, outcome)
         self._finish(begun)
         self._pass_time(now, outcome)
         return outcome
@@ -297,6 +122,16 @@ class IntervalState:
         self._latest, self._number = now.monotonic, number
         for side, record in zip(self._sides, sides, strict=True):
             side.resume(record, now, latest)
+        if self.weighs:
+            self._weigh()
+
+    def _weigh(self) -> None:
+        for side in self._sides:
+            side.weigh()
+
+    def _sizes(self, items: Sequence[Keyed]) -> Iterable[int]:
+        """Return how many bytes each item takes, if somebody wants to know."""
+        return weights([each.item for each in items]) if self.weighs else repeat(0)
 
     def _listen(self, which: int, now: Moment, part: Hashable) -> None:
         side = self._sides[which]
@@ -307,7 +142,7 @@ class IntervalState:
         for which in begun:
             self._sides[which].marks.finish()
 
-    def _take(self, place: int, each: Keyed, now: Moment, outcome: JoinOutcome) -> None:
+    def _take(self, place: int, each: Keyed, size: int, now: Moment, outcome: JoinOutcome) -> None:
         """Join an item with what waits, and let it wait itself."""
         which, key, time, item = each
         side, other = self._sides[which], self._sides[1 - which]
@@ -322,12 +157,12 @@ class IntervalState:
             reason = f"it lies {side.reached - time:.3f} s behind the watermark"
             outcome.aside.append((place, Unjoined(_SIDES[which], item, key, time, reason)))
             return
-        full = self._full(side, other, key)
+        full = self._full(side, other, key, size)
         if full is not None:
             outcome.failures.append((place, full))
             return
         self._number += 1
-        row = _Row(item, self._number, is_joined=False)
+        row = Row(item, self._number, row_size(size) if self.weighs else 0, is_joined=False)
         for match in other.matches(time, key, side.lead):
             row.is_joined = match.is_joined = True
             outcome.places.append(place)
@@ -336,7 +171,7 @@ class IntervalState:
         if time > side.marks.top:
             side.reached = max(side.reached, side.marks.reach(time))
 
-    def _full(self, side: _Side, other: _Side, key: Hashable) -> JoinFull | None:
+    def _full(self, side: Side, other: Side, key: Hashable, size: int) -> JoinFull | None:
         waiting = self.plan.waiting
         shelf = side.shelves.get(key)
         if shelf is not None and len(shelf.rows) >= waiting.rows_per_key:
@@ -349,7 +184,22 @@ class IntervalState:
                 f"{self.rows:,} rows wait for the other side.",
                 hint="Raise Waiting(rows=...), use more workers, or declare when a side is idle.",
             )
-        return None
+        return self._heavy(side.bytes + other.bytes, side.cost(key, size)) if self.weighs else None
+
+    def _heavy(self, held: int, more: int) -> JoinFull | None:
+        most, allowed = self.plan.waiting.bytes, self._allowed
+        if min(each for each in (most, allowed) if each is not None) >= held + more:
+            return None
+        told = f"{self.rows:,} rows wait for the other side, about {held:,} bytes;"
+        if allowed is not None and held + more > allowed:
+            return JoinFull(
+                f"{told} one more takes {more:,}, the memory of the stream leaves {allowed:,} to them.",
+                hint="Raise Settings(memory=...), join within less time, or declare when a side is idle.",
+            )
+        return JoinFull(
+            f"{told} one more takes {more:,}, the budget is {most:,}.",
+            hint="Raise Waiting(bytes=...), use more workers, or declare when a side is idle.",
+        )
 
     def _pass_time(self, now: Moment, outcome: JoinOutcome) -> None:
         self._latest = max(self._latest, now.monotonic)
@@ -365,7 +215,7 @@ class IntervalState:
         lateness = self.plan.waiting.lateness
         self._release(right.reached - lateness, left.reached - lateness, outcome)
 
-    def _is_idle(self, side: _Side, now: Moment) -> bool:
+    def _is_idle(self, side: Side, now: Moment) -> bool:
         return (
             side.time.idle is not None
             and side.heard is not None

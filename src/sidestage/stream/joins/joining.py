@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from sidestage.stream.failing import OnError
 from sidestage.stream.joins.interval_nodes import At, joined
-from sidestage.stream.joins.intervals import Unjoined, Waiting
+from sidestage.stream.joins.interval_plan import Unjoined, Waiting
 from sidestage.stream.joins.side_tables import SideTable
 from sidestage.stream.nodes import Manner, Node
 from sidestage.stream.shape_nodes import How, TableJoinNode

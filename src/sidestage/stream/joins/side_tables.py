@@ -8,12 +8,15 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from sidestage.clock import Clock
-from sidestage.errors import DataError, DefinitionError, StreamFailed
+from sidestage.errors import DataError, DefinitionError, MemoryRefused, StreamFailed
 from sidestage.events import Event, Listener
 from sidestage.policy.fallback import FailureBudget, Spending
+from sidestage.policy.limits import size_text
 from sidestage.policy.news import News
 from sidestage.stream.columns.frames import is_frame, rows_of
 from sidestage.stream.life.phases import RUNBOOK
+from sidestage.stream.memory.pools import Holding
+from sidestage.stream.memory.weights import weigh_mapping
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -39,6 +42,12 @@ class TableTooOld(DataError):
     """A table could not be loaded again for so long that its failure budget is spent."""
 
     failure_class = "transient"
+
+
+class TableTooLarge(MemoryRefused):
+    """A table that is to be joined takes more memory than the budget of the stream leaves to it."""
+
+    failure_class = "resource"
 
 
 class SideTable(msgspec.Struct, Generic[K, V], frozen=True):
@@ -119,7 +128,7 @@ def in_background(load: Callable[[], None]) -> None:
 
 
 class LoadedTable:
-    """A table as all workers of a stage share it."""
+    """A table as all workers of a stage share it. ``holding`` counts what it takes, if somebody does."""
 
     def __init__(
         self,
@@ -128,11 +137,15 @@ class LoadedTable:
         clock: Clock,
         listener: Listener | None,
         aside: Callable[[Callable[[], None]], None] = in_background,
+        *,
+        holding: Holding | None = None,
     ) -> None:
         self._name = name
         self._table = table
         self._clock = clock
         self._aside = aside
+        self._holding = holding
+        self._size = 0
         self._news = News(listener)
         self._lock = threading.Lock()
         self._loading_first = threading.Lock()
@@ -151,12 +164,15 @@ class LoadedTable:
             began = self._clock.monotonic()
             try:
                 rows = self._load()
+                size = self._let_in(rows)
+            except MemoryRefused as error:
+                raise StreamFailed(error.message, hint=error.hint) from error
             except Exception as error:
                 raise StreamFailed(
                     f"The table of {self._name!r} could not be loaded: {type(error).__name__}: {error}",
                     hint="There is no version before that could be used instead.",
                 ) from error
-            self._put(rows, began)
+            self._put(rows, size, began)
 
     def rows(self, items: int) -> Mapping[Hashable, Any]:
         """Return the version to join so many items with. Raises TableTooOld."""
@@ -218,11 +234,30 @@ class LoadedTable:
         began = self._clock.monotonic()
         try:
             rows = self._load()
+            size = self._let_in(rows)
         except BaseException as error:  # noqa: BLE001 - also sys.exit(): the version before is still good
             self._failed(error)
         else:
-            self._put(rows, began)
+            self._put(rows, size, began)
         self._news.tell()
+
+    def _let_in(self, rows: Mapping[Hashable, Any]) -> int:
+        """Weigh a version, and count it besides the one before, which others are at work with.
+
+        The first leaves room for the next. Raises TableTooLarge.
+        """
+        if self._holding is None:
+            return 0
+        size, before = weigh_mapping(rows), self._size
+        next_one = 0 if self._table.every is None or self._rows is not None else size
+        if self._holding.set_if_fits(size + before, next_one):
+            return size
+        versions = "" if self._table.every is None else " Both versions are there while it is loaded again."
+        raise TableTooLarge(
+            f"The table of {self._name!r} has {len(rows):,} rows, about {size_text(size)}; the memory of the"
+            f" stream leaves {size_text(self._holding.most() - before)} to it.{versions}",
+            hint="Raise Settings(memory=...), load fewer rows or columns, or take look_up().",
+        )
 
     def _failed(self, error: BaseException) -> None:
         now = self._clock.monotonic()
@@ -234,13 +269,16 @@ class LoadedTable:
             age = now - self._loaded_at
             self._news.note(TableStale(self._clock.now(), self._name, self._why, age, self._failures))
 
-    def _put(self, rows: Mapping[Hashable, Any], began: float) -> None:
+    def _put(self, rows: Mapping[Hashable, Any], size: int, began: float) -> None:
         with self._lock:
+            self._size = size
             self._rows, self._loaded_at, self._failures = rows, began, 0
             self._set_next(began)
             turned = self._spending.succeeded()
             if turned is not None:
                 self._news.note(turned)
+        if self._holding is not None:
+            self._holding.set(size)
 
     def _set_next(self, since: float) -> None:
         self._is_loading = False

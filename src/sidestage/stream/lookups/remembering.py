@@ -4,7 +4,7 @@ from typing import Any
 
 from sidestage.stream.chunk import Chunk
 from sidestage.stream.lookups.cache import Lookup
-from sidestage.stream.memory.budget import Holding
+from sidestage.stream.memory.pools import Holding
 from sidestage.stream.memory.weights import weigh
 from sidestage.stream.operators import Step
 

@@ -1,4 +1,4 @@
-"""One amount of memory for all that a stream holds: read ahead, waiting, at work, put together, in windows.
+"""One amount of memory for all that a stream holds: read ahead, waiting, at work, put together, and kept.
 
 What is read is admitted by bytes: a source reads on while there is room, and waits otherwise. What the stages
 make of it may be larger; then its share grows, which never waits, or two stages could wait for each other.
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 
 from sidestage.stream.chunk import Chunk
+from sidestage.stream.memory.pools import KINDS, Kind, Pool
 from sidestage.stream.memory.weights import weigh
 
 PIECES = 16
@@ -24,8 +25,11 @@ _UNPROVEN_PART = 8
 _FORGET = 0.05
 """How fast a source forgets, per batch, that items were larger or grew more."""
 
-WINDOWS_PART = 3
-"""Windows may take one part in so many: when all are given out at once, their results need the rest."""
+_TABLES_PART = 2
+"""Tables that are joined may take one part in so many; the others, each a part of what tables leave."""
+
+_KEPT_PART = 3
+"""What windows and joins keep may take so much together: all at once, its results need the rest."""
 
 _CACHES_PART = 4
 
@@ -37,11 +41,23 @@ _WORTH = 4
 
 
 class MemoryCounts(msgspec.Struct, frozen=True):
-    """The memory of a stream, in bytes: what it may hold, holds, and held at most, as estimated."""
+    """The memory of a stream, in bytes: what it may hold, holds, and held at most, as estimated.
+
+    ``windows``, ``joins``, ``tables``, ``lookups`` are the parts of it that are kept; the rest is under way.
+    """
 
     budget: int
     used: int
     peak: int
+    windows: int = 0
+    joins: int = 0
+    tables: int = 0
+    lookups: int = 0
+
+    @property
+    def kept(self) -> dict[str, int]:
+        """What is kept, by kind."""
+        return {kind: getattr(self, kind) for kind in KINDS}
 
 
 class Hop(NamedTuple):
@@ -73,13 +89,17 @@ class Budget:
         self.left = 0
         """What was under way when the run ended: nothing, unless it was told to stop at once."""
         self._results = Share(self)
-        self.windows = Pool(self, limit // WINDOWS_PART)
-        self.caches = Pool(self, limit // _CACHES_PART)
+        self.tables = Pool(self, _TABLES_PART)
+        self.kept = Pool(self, _KEPT_PART, self.tables)
+        self.caches = Pool(self, _CACHES_PART, self.tables)
 
     def counts(self) -> MemoryCounts:
         """Return what is used."""
         with self._lock:
-            return MemoryCounts(self.limit, self._used, self._peak)
+            kept: dict[Kind, int] = {}
+            for pool in () if self._closed else self._pools:
+                kept |= pool.by_kind
+            return MemoryCounts(self.limit, self._used, self._peak, **kept)
 
     def share(self) -> "Share":
         """Return the account of one source."""
@@ -128,7 +148,7 @@ class Budget:
         """Note that the run is over: nothing is held any more, though it may not have been given back."""
         with self._lock:
             if not self._closed:
-                self.left = self._used - self.windows.used - self.caches.used
+                self.left = self._used - sum(pool.used for pool in self._pools)
             self._closed = True
             self._used = self._promised = 0
 
@@ -141,6 +161,10 @@ class Budget:
     def is_closed(self) -> bool:
         """Whether the run is over."""
         return self._closed
+
+    @property
+    def _pools(self) -> tuple[Pool, ...]:
+        return self.tables, self.kept, self.caches
 
     def _tell(self) -> None:
         self.released += 1
@@ -300,38 +324,3 @@ class Room:
     def release(self) -> None:
         """Give it back: nothing that came of it is under way."""
         self._share.ended(self)
-
-
-class Pool:
-    """What all states of one kind take together, and may take, such as those of windows."""
-
-    def __init__(self, budget: Budget, limit: int) -> None:
-        self.budget = budget
-        self.limit = limit
-        self.used = 0
-
-    def holding(self) -> "Holding":
-        """Return the account of one of them."""
-        return Holding(self)
-
-
-class Holding:
-    """What the state of one worker takes, such as its windows."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-        self._size = 0
-
-    def set(self, size: int) -> None:
-        """Note how much it is now."""
-        pool, budget = self._pool, self._pool.budget
-        with budget.lock:
-            pool.used += size - self._size
-            if not budget.is_closed:
-                budget.add(size - self._size)
-            self._size = size
-
-    def most(self) -> int:
-        """Return how large it may become, as all others of the kind are now."""
-        with self._pool.budget.lock:
-            return max(0, self._pool.limit - self._pool.used + self._size)

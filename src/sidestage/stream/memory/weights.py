@@ -17,6 +17,9 @@ _LOOKED_INTO = 4
 _DEEPEST = 3
 """How many items of a chunk are looked at, how many parts of each, and how deep."""
 
+_PART = 512
+"""A few of so many are looked at where there is time for it."""
+
 _UNKNOWN_BYTES = 64
 _BUFFER_BYTES = 112
 _VALUES_BYTES = 32
@@ -50,6 +53,32 @@ def weigh(items: Sequence[Any]) -> int:
     return _SLOT_BYTES * count + exact
 
 
+def weigh_mapping(rows: Mapping[Any, Any]) -> int:
+    """Return about how many bytes a mapping takes with its keys and values, of which a few are looked at.
+
+    Of one that is no ``dict``, and may fetch its values from elsewhere, only the first few. Raises nothing.
+    """
+    if not isinstance(rows, dict):
+        return weight(rows)
+    return _own(rows) + _weigh_parts(list(rows)) + _weigh_parts(list(rows.values()))
+
+
+def weights(items: Sequence[Any]) -> list[int]:
+    """Return about how many bytes each of some items takes, for whoever lets go of them one by one.
+
+    What it takes itself where they are few, texts and bytes, or have ``nbytes``; the mean of all elsewhere.
+    """
+    count = len(items)
+    if count <= _LOOKED_AT:
+        return list(map(weight, items))
+    kinds = set(map(type, items))
+    if kinds <= _PLAIN:
+        return list(map(_own, items))
+    if all(map(_is_buffer, kinds)):
+        return list(map(weight, items))
+    return [weigh(items) // count] * count
+
+
 def weight(item: object) -> int:
     """Return about how many bytes one item takes, with what it holds. Raises nothing."""
     try:
@@ -61,6 +90,12 @@ def weight(item: object) -> int:
 def decoded_pixels(width: int, height: int, channels: int = 3, bits: int = 8) -> int:
     """Return how many bytes an image takes once it is decoded, row by row without padding."""
     return height * ((width * channels * bits + 7) // 8)
+
+
+def _weigh_parts(items: list[Any]) -> int:
+    """Return what items take beside the places where they are, with more looks at more of them."""
+    places = range(0, len(items), _PART)
+    return sum(weigh(items[start : start + _PART]) for start in places) - _SLOT_BYTES * len(items)
 
 
 def _exactly(items: Sequence[Any], some: Sequence[Any]) -> int | None:

@@ -199,5 +199,5 @@ def _group(
 
 
 def _most_items(layout: Layout, settings: Settings) -> int:
-    """Return how many items are under way at most, beside what batches and windows hold."""
+    """Return how many items are under way at most, beside what batches, windows and joins hold."""
     return sum(settings.first_buffer * each.rooms + settings.chunk * each.hands for each in layout.segments)

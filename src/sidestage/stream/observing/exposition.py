@@ -41,6 +41,13 @@ MEMORY = Family(
     "pipeline_memory_bytes", "gauge", "Memory that a stream holds, held at most, and may hold.", "kind"
 )
 
+KEPT = Family(
+    "pipeline_memory_kept_bytes",
+    "gauge",
+    "The part of that which windows, joins, tables, lookups keep.",
+    "kind",
+)
+
 FAMILIES = (PENDING, PROCESSED, ERRORS, MAKESHIFT, WORKERS, BUSY, BUFFER, CPU, DURATION, LAG)
 
 _VALUES: tuple[tuple[Family, Callable[[StageCounts], float | None]], ...] = (
@@ -97,6 +104,7 @@ def _lines(
     if memory is not None:
         kinds = {"used": memory.used, "peak": memory.peak, "budget": memory.budget}
         yield from _family(MEMORY, kinds.items())
+        yield from _family(KEPT, memory.kept.items())
     name = DURATION.name
     yield from _head(DURATION)
     for stage in stages:

@@ -6,13 +6,16 @@ from collections import defaultdict
 import msgspec
 
 from sidestage.errors import DataError
+from sidestage.stream.memory.budget import MemoryCounts
 from sidestage.stream.observing.exposition import (
     BUFFER,
     BUSY,
     CPU,
     DURATION,
     ERRORS,
+    KEPT,
     LAG,
+    MEMORY,
     PENDING,
     PROCESSED,
     WORKERS,
@@ -25,10 +28,14 @@ _ESCAPE = re.compile(r"\\(.)")
 
 
 class Scraped(msgspec.Struct, frozen=True):
-    """What a stream tells of itself: its stages, and by source the age of its oldest items in seconds."""
+    """What a stream tells of itself: its stages, and by source the age of its oldest items in seconds.
+
+    ``memory`` if it has a budget.
+    """
 
     stages: tuple[StageCounts, ...]
     lags: dict[str, float]
+    memory: MemoryCounts | None = None
 
 
 def scraped(text: str) -> Scraped:
@@ -37,6 +44,7 @@ def scraped(text: str) -> Scraped:
     buckets: defaultdict[str, list[int]] = defaultdict(list)
     names: dict[str, None] = {}
     lags: dict[str, float] = {}
+    memory: dict[str, int] = {}
     for line in text.split("\n"):  # names may hold other ends of lines
         match = _LINE.fullmatch(line)
         if match is None:
@@ -48,6 +56,8 @@ def scraped(text: str) -> Scraped:
             continue
         if match["name"] == LAG.name:
             lags[labels.get(LAG.label, "")] = value
+        elif match["name"] in (MEMORY.name, KEPT.name):
+            memory[labels.get(MEMORY.label, "")] = int(value)
         elif "stage" in labels:
             names[labels["stage"]] = None
             if match["name"] == f"{DURATION.name}_bucket":
@@ -59,7 +69,12 @@ def scraped(text: str) -> Scraped:
             f"There is no {PROCESSED.name} in it: these are not the metrics of a stream.",
             hint="Is this the port that was given to: sidestage stream run --metrics?",
         )
-    return Scraped(stages, lags)
+    return Scraped(stages, lags, _memory(memory))
+
+
+def _memory(found: dict[str, int]) -> MemoryCounts | None:
+    known = {name: size for name, size in found.items() if name in MemoryCounts.__struct_fields__}
+    return MemoryCounts(**known) if known.keys() >= {"budget", "used", "peak"} else None
 
 
 def _stage(name: str, values: dict[tuple[str, str], float], seen: list[int]) -> StageCounts:

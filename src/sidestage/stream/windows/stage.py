@@ -13,7 +13,6 @@ from sidestage.stream.columns.frames import is_frame
 from sidestage.stream.contract import Batch, Writer
 from sidestage.stream.failing import Desk, GivenUp
 from sidestage.stream.keeping import KeepingOperator, KeptState
-from sidestage.stream.memory.budget import Holding
 from sidestage.stream.observing.metrics import Meter
 from sidestage.stream.operators import Step
 from sidestage.stream.windows.plan import EarlyItem, LateItem, Outcome, WindowPlan
@@ -38,8 +37,6 @@ class WindowOperator(KeepingOperator[WindowState]):
         keep: threading.Event,
     ) -> None:
         super().__init__(WindowState(plan), clock, following, keep)
-        self.holding: Holding | None = None
-        """Where the memory of windows is counted, if it is."""
         self._desk = desk
         self._meter = meter
         self._beside = beside
@@ -48,8 +45,7 @@ class WindowOperator(KeepingOperator[WindowState]):
         """Count a chunk, and push on the windows that are over."""
         began = perf_counter()
         with self.lock:
-            if self.holding is not None:
-                self.state.allow(self.holding.most())
+            self._allow()
             outcome = self._tables(chunk) if is_frame(chunk.items[0]) else self._rows(chunk)
             self._weigh()
             self._meter.took(chunk.load, perf_counter() - began)
@@ -76,13 +72,12 @@ class WindowOperator(KeepingOperator[WindowState]):
         return outcome
 
     def _released(self) -> Sequence[Any]:
-        return self._weighed(self.state.tick(Moment.of(self._clock)))
+        return self._told(self.state.tick(Moment.of(self._clock)))
 
     def _rest(self) -> Sequence[Any]:
-        return self._weighed(self.state.drain(Moment.of(self._clock)))
+        return self._told(self.state.drain(Moment.of(self._clock)))
 
-    def _weighed(self, outcome: Outcome) -> Sequence[Any]:
-        self._weigh()
+    def _told(self, outcome: Outcome) -> Sequence[Any]:
         self._fail(outcome)
         return outcome.emitted
 
@@ -93,10 +88,6 @@ class WindowOperator(KeepingOperator[WindowState]):
             one = Chunk([window], (ticket,), self._clock.monotonic(), nowhere(1, (ticket,)))
             self._desk.decide(one, 0, window, GivenUp(error, 1))
             one.settle()
-
-    def _weigh(self) -> None:
-        if self.holding is not None:
-            self.holding.set(self.state.estimated_bytes)
 
     def _set_aside(self, outcome: Outcome, chunk: Chunk) -> None:
         """Send what came too late or too early where it is to go; only items that come can be either."""
