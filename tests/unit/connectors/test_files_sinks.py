@@ -9,7 +9,7 @@ import threading
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidestage.connectors import line_files
@@ -57,6 +57,7 @@ def test_what_is_no_line_is_refused_alone(tmp_path):
     assert sorted(caught.value.errors) == [1, 2]
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(alphabet="a€\u2028", max_size=4), max_size=5), st.integers(0, 40))
 def test_a_torn_line_is_moved_aside_wherever_it_was_torn(tmp_path_factory, texts, cut):
     folder = tmp_path_factory.mktemp("torn")

@@ -163,8 +163,8 @@ def wanted(items: Mapping[str, list[int]], chosen: list[Stage]) -> Counter[int]:
 
 
 def roomy(given: Settings, chosen: list[Stage]) -> Settings:
-    """Return settings with memory for all windows, if there are any: they refuse what they have no room for."""
-    keeps = any(name.startswith("window") for name, _, _ in chosen)
+    """Return settings with memory for all windows, joins and tables: they refuse what they have no room for."""
+    keeps = any(name.startswith(("window", "join")) for name, _, _ in chosen)
     return msgspec.structs.replace(given, memory="64 MB") if keeps and given.memory else given
 
 
