@@ -27,6 +27,7 @@ from sidestage.stream.guarding.guards import Guards
 from sidestage.stream.guarding.surges import StageSurge, WatchedMeter
 from sidestage.stream.joins.intervals import IntervalState
 from sidestage.stream.joins.metrics import of_joins
+from sidestage.stream.joins.pacing import Paces
 from sidestage.stream.joins.side_tables import LoadedTable
 from sidestage.stream.keys.lines import LineInlet, Lines
 from sidestage.stream.keys.spill import Store
@@ -139,6 +140,7 @@ class Assembly:
         usual: OnError = SetAside() if fail == "soft" else Raise()
         self.desks = {node: self._desk(node, usual) for node in layout.nodes}
         self._surges = _surges(self.desks, layout, settings.surge, self.halt, clock, listener)
+        self.paces = Paces(layout)
         self.revoking = Revoking(layout, self.desks, clock, listener)
         self.inlets = {
             segment: self._mailboxes(segment)

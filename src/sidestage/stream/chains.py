@@ -263,6 +263,8 @@ class Chain:
         operator: WindowOperator | IntervalOperator
         if isinstance(node, IntervalNode):
             operator = IntervalOperator(node.plan, clock, desk, meter, following, keep)
+            if node in self._shared.paces.of_joins:
+                operator.pace_with(self._shared.paces.of_joins[node], self._lane.number)
         else:
             beside = None if node.beside is None else self._opened(node.beside)
             operator = WindowOperator(node.plan, clock, desk, meter, following, beside, keep)

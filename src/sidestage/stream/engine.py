@@ -317,6 +317,7 @@ class Engine:
                 )
                 feed.incoming = node.incoming
                 feed.intake = self._intake(node)
+                feed.pace = self._assembly.paces.of_sources.get(node)
                 self._feeds[name] = feed
                 stack.callback(feed.commit)
                 self.life.opened()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from sidestage.policy.limits import size_text
+from sidestage.stream.joins.pacing import why_not
 from sidestage.stream.keys.spill import Spill
 from sidestage.stream.layout import Layout, Segment
 from sidestage.stream.memory.budget import PIECES
@@ -60,6 +61,10 @@ def _named(layout: Layout, node: Node) -> str:
     if isinstance(node, SinkNode):
         return f"> {name}"
     details = _details(node)
+    if isinstance(node, IntervalNode) and node.plan.waiting.ahead is not None:
+        reason = why_not(layout, node)
+        waits = f"a side {node.plan.waiting.ahead:g} s ahead waits"
+        details += f", {f'no side waits: {reason}' if reason else waits}"
     return f"{name} [{details}]" if details else name
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from sidestage.clock import Clock
 from sidestage.stream.chunk import Chunk, Ledger
 from sidestage.stream.contract import Batch, Position, Positions, Reader, TransactionLost
+from sidestage.stream.joins.pacing import Pace
 from sidestage.stream.memory.intake import Intake
 from sidestage.stream.observing.spans import Incoming
 from sidestage.stream.observing.watch import Watch
@@ -48,6 +49,8 @@ class Feed:
         """What tells the trace that an item came with."""
         self.intake: Intake | None = None
         """What lets in as much as there is memory for, if that is counted."""
+        self.pace: Pace | None = None
+        """What has it wait for the other side of a join, if anything does."""
         self._items = 0
 
     def go_on(self) -> bool:
@@ -60,12 +63,8 @@ class Feed:
         if due is not None:
             wait = min(wait, max(0.0, due - self._clock.monotonic()))
         intake = self.intake
-        most = self._settings.chunk if intake is None else intake.ask(self._settings.chunk)
-        batches: Sequence[Batch] | None = ()
-        if most:
-            batches = self._read(most, wait)
-        elif intake is not None:
-            intake.wait(self._step, wait)
+        most = self._may_read(wait)
+        batches = self._read(most, wait) if most else ()
         lost = self._reader.lost()
         if lost and self._ledger.forget(lost) and self._is_bound:
             raise TransactionLost(f"{self.name}: {', '.join(sorted(lost))} taken away by another reader")
@@ -74,7 +73,7 @@ class Feed:
             self._push_all(batches or (), now)
         else:
             if most:
-                intake.take(batches or (), self._ledger, now, getattr(self._reader, "ahead", 0))
+                intake.take(batches or (), self._ledger, now, self._ahead)
             intake.push_on(self._push)
         if due is not None and now >= due:
             self._step.tick(now)
@@ -84,6 +83,27 @@ class Feed:
             self._committed_at = now
             self.commit()
         return batches is not None
+
+    def _may_read(self, wait: float) -> int:
+        """Return how many items may be read now; 0: none may, and some time has passed."""
+        most, intake, pace = self._settings.chunk, self.intake, self.pace
+        if intake is not None:
+            most = intake.ask(most)
+            if not most:
+                intake.wait(self._step, wait)
+                return 0
+        if pace is not None and pace.is_held:
+            if intake is not None:  # the room that it was promised is for others
+                intake.take((), self._ledger, self._clock.monotonic(), self._ahead)
+            pace.wait(wait)
+            return 0
+        return most
+
+    @property
+    def _ahead(self) -> int:
+        """How many items the reader has that were not asked for yet, if it says so."""
+        ahead: int = getattr(self._reader, "ahead", 0)
+        return ahead
 
     def _read(self, most: int, wait: float) -> Sequence[Batch] | None:
         began = self._watch.begin_reading()
@@ -127,6 +147,7 @@ class Feed:
 
     def stop(self) -> None:
         """Take nothing more from the source; what it has taken already is still read."""
+        self._end_pace()
         self._reader.stop()
 
     @property
@@ -144,7 +165,13 @@ class Feed:
 
     def finish(self) -> None:
         """Push on what is held back: nothing more comes."""
+        self._end_pace()
         self._step.finish()
+
+    def _end_pace(self) -> None:
+        pace, self.pace = self.pace, None
+        if pace is not None:
+            pace.end()
 
     def tell(self, reached: Positions) -> None:
         """Tell the source what need not be read again."""

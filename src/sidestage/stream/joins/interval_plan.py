@@ -28,6 +28,8 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     and ``lateness`` seconds longer. Each worker keeps at most ``rows``, and ``rows_per_key`` of each key and
     side, and of ``bytes``, as estimated: an item that would be more is refused with JoinFull. ``on_drain``:
     at the end of the stream forget what waits (``flush``), or leave it for the checkpoint (``keep``).
+    A side that is more than ``ahead`` seconds of event time ahead of the other waits for it: its sources are
+    not read, where nothing else depends on them (``explain`` says so). None: neither side waits.
 
     Raises DefinitionError for what makes no sense.
     """
@@ -37,12 +39,14 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
     rows_per_key: int = 100_000
     bytes: int | None = None
     on_drain: Literal["flush", "keep"] = "flush"
+    ahead: float | None = None
 
     def __post_init__(self) -> None:
         least = min(self.rows, self.rows_per_key, 1 if self.bytes is None else self.bytes)
-        if not (0 <= self.lateness <= _LONGEST and least >= 1):
+        seconds = (self.lateness, 0 if self.ahead is None else self.ahead)
+        if not (all(0 <= each <= _LONGEST for each in seconds) and least >= 1):
             raise DefinitionError(
-                f"{self} makes no sense.", hint="lateness is seconds; rows and bytes are counted."
+                f"{self} makes no sense.", hint="lateness and ahead are seconds; rows and bytes are counted."
             )
         if self.on_drain not in {"flush", "keep"}:
             raise DefinitionError(f"{self} makes no sense.", hint="on_drain is 'flush' or 'keep'.")
@@ -72,6 +76,11 @@ class IntervalPlan(msgspec.Struct, frozen=True):
             raise DefinitionError(
                 "join() needs the times of items.",
                 hint="Give functions, or EventTime(at=...), for both sides.",
+            )
+        if self.waiting.ahead is not None and any(time.idle is None for time in self.times):
+            raise DefinitionError(
+                "join(waiting=Waiting(ahead=...)) could wait for ever for a side from which nothing comes.",
+                hint="Declare for both sides after how many seconds they are idle: EventTime(idle=...).",
             )
         if self.how not in {"inner", "left"}:
             raise DefinitionError(f"There is no join(how={self.how!r}).", hint='Give "inner" or "left".')

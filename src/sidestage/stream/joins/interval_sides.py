@@ -5,7 +5,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, NamedTuple
 
 from sidestage.stream.memory.weights import weights
 from sidestage.stream.windows.aggregate import bytes_of
@@ -18,6 +18,13 @@ _SHELF_BYTES = 250
 """What a key takes beside itself and its rows; measured likewise."""
 
 _WEIGHED_AT_ONCE = 512
+
+
+class Standing(NamedTuple):
+    """How far left and right have come by their own items, in seconds since the epoch, and which are idle."""
+
+    reached: tuple[float, float]
+    idle: tuple[bool, bool]
 
 
 class Row:
@@ -96,6 +103,11 @@ class Side:
         mine = self.lead
         first = bisect_left(shelf.times, time, key=lambda own: own + mine)
         return shelf.rows[first : bisect_right(shelf.times, time + lead)]
+
+    def stay(self, now: Moment) -> None:
+        """Do not become idle for now: nobody reads the sources of this side."""
+        self.heard = now.monotonic
+        self.marks.stay(now)
 
     def release(self, bound: float) -> list[Row]:
         """Forget rows that nothing from ``bound`` on belongs to; return them, the oldest first."""

@@ -10,6 +10,7 @@ from sidestage.stream.chunk import NOWHERE, Chunk
 from sidestage.stream.failing import Desk, GivenUp
 from sidestage.stream.joins.interval_plan import IntervalPlan
 from sidestage.stream.joins.intervals import IntervalState, JoinOutcome
+from sidestage.stream.joins.pacing import Pacing
 from sidestage.stream.keeping import KeepingOperator
 from sidestage.stream.observing.metrics import Meter
 from sidestage.stream.operators import Step
@@ -31,13 +32,21 @@ class IntervalOperator(KeepingOperator[IntervalState]):
         super().__init__(IntervalState(plan), clock, following, keep)
         self._desk = desk
         self._meter = meter
+        self._pacing: Pacing | None = None
+        self._worker = 0
+
+    def pace_with(self, pacing: Pacing, worker: int) -> None:
+        """Tell how far the sides have come, so that one that is far ahead may wait."""
+        self._pacing, self._worker = pacing, worker
 
     def push(self, chunk: Chunk) -> None:
         """Take in a chunk, and push on the pairs that it makes."""
         began = perf_counter()
         with self.lock:
             self._allow()
+            self._hold()
             outcome = self.state.add(chunk.items, Moment.of(self._clock), self._parts.name(chunk))
+            self._tell()
             self._weigh()
             for place, error in outcome.failures:
                 self._desk.decide(chunk, place, chunk.items[place].item, GivenUp(error, 1))
@@ -51,10 +60,21 @@ class IntervalOperator(KeepingOperator[IntervalState]):
                 chunk.settle()
 
     def _released(self) -> Sequence[Any]:
-        return self.state.tick(Moment.of(self._clock)).pairs
+        self._hold()
+        pairs = self.state.tick(Moment.of(self._clock)).pairs
+        self._tell()
+        return pairs
 
     def _rest(self) -> Sequence[Any]:
         return self.state.drain().pairs
+
+    def _hold(self) -> None:
+        if self._pacing is not None:
+            self.state.hold(self._pacing.waits)
+
+    def _tell(self) -> None:
+        if self._pacing is not None:
+            self._pacing.tell(self._worker, self.state.standing)
 
     def _set_aside(self, outcome: JoinOutcome, chunk: Chunk) -> None:
         if not outcome.aside or self._late is None:

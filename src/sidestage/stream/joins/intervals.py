@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from sidestage.stream.chunk import NOWHERE
 from sidestage.stream.joins.interval_plan import IntervalPlan, JoinFull, Keyed, Unjoined
-from sidestage.stream.joins.interval_sides import Row, Side, row_size
+from sidestage.stream.joins.interval_sides import Row, Side, Standing, row_size
 from sidestage.stream.memory.weights import weights
 from sidestage.stream.windows.snapshots import seal, unseal
 from sidestage.stream.windows.watermarks import Moment
@@ -40,6 +40,9 @@ class IntervalState:
         self.weighs = plan.waiting.bytes is not None
         """Whether rows are weighed: somebody wants to know, or has a bound for them."""
         self._allowed: int | None = None
+        self._held = (False, False)
+        self.standing = Standing((-math.inf, -math.inf), (False, False))
+        """How far the sides had come when time was last looked at."""
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -64,6 +67,10 @@ class IntervalState:
         if not self.weighs:
             self.weighs = True
             self._weigh()
+
+    def hold(self, held: tuple[bool, bool]) -> None:
+        """Note whether the sources of left and right are not read for now: they are not idle then."""
+        self._held = held
 
     @property
     def watermarks(self) -> tuple[float, float]:
@@ -203,12 +210,15 @@ class IntervalState:
 
     def _pass_time(self, now: Moment, outcome: JoinOutcome) -> None:
         self._latest = max(self._latest, now.monotonic)
-        for side in self._sides:
-            if side.heard is None:
+        for side, is_held in zip(self._sides, self._held, strict=True):
+            if is_held:
+                side.stay(now)
+            elif side.heard is None:
                 side.heard = now.monotonic
             side.reached = max(side.reached, side.marks.tick(now))
         left, right = self._sides
-        idle = [self._is_idle(side, now) for side in self._sides]
+        idle = (self._is_idle(left, now), self._is_idle(right, now))
+        self.standing = Standing((left.marks.watermark, right.marks.watermark), idle)
         if idle[_LEFT] != idle[_RIGHT]:
             quiet, busy = (left, right) if idle[_LEFT] else (right, left)
             quiet.reached = max(quiet.reached, busy.reached)

@@ -155,6 +155,11 @@ class Watermarks:
         self.watermark = max(self.watermark, reached)
         return self.watermark
 
+    def stay(self, now: Moment) -> None:
+        """Let no partition become idle for now: nothing comes because nobody reads them."""
+        for partition in self._seen.keys() - self._idle:
+            self._seen[partition] = now.monotonic
+
     def alarm(self, due: float) -> float:
         """Return a time below which the chunk may go without the watermark getting to ``due``.
 
