@@ -24,6 +24,7 @@ from sidestage.stream import (
     Skip,
     Spill,
     Stream,
+    Waiting,
     WindowPlan,
     collect,
     session,
@@ -300,6 +301,7 @@ def keepers(draw: st.DrawFn) -> Stage:
 
         return plain(f"window {width}", window)
     others = draw(st.sets(st.integers(0, 1000), max_size=30))
+    ahead = draw(st.sampled_from([None, 0, 100])) if time.idle is not None else None
 
     def join(stream: Stream[Any]) -> Stream[Any]:
         right = Stream(Parts({"r": sorted(others)}, sizes=(5,)), name="right")
@@ -310,6 +312,7 @@ def keepers(draw: st.DrawFn) -> Stage:
             time=(time, time),
             how="left",
             manner=Manner(count),
+            waiting=Waiting(ahead=ahead),
         )
         late = done.late.filter(lambda each: each.side == "left").map(lambda each: each.item)
         return done.map(lambda pair: pair[0]).merge(late)
