@@ -99,6 +99,12 @@ class Sidestage:
         return result
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that hold slow tests, so that in the end no worker is left alone with one of them."""
+    long = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture(scope="session")
 def session_mark() -> str:
     """A word that is in the environment of every process which this session starts."""

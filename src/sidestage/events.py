@@ -1,9 +1,13 @@
 """What happened, as frozen values, and who wants to hear of it."""
 
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
+
+Phase = Literal["boot", "steady", "drain", "cancel", "crash", "ended"]
+"""boot: everything is being opened; steady: items flow; drain: nothing more is read, the rest is finished;
+cancel: everybody stops at once; crash: an error stops everybody; ended: every worker has ended."""
 
 
 class Event(msgspec.Struct, frozen=True, tag=True):

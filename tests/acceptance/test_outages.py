@@ -11,6 +11,8 @@ import pytest
 from crowd import WAIT_FOR, crowd_of, ended, until
 from tests.servers.postgresql import Server
 
+pytestmark = pytest.mark.slow
+
 # So long that it would never find out by itself, nor for the heartbeat that it sends.
 NEVER = "[run]\nlease = 86400.0\n[pools.heavy]\nslots = 2\n"
 ONLY_CALLED = """

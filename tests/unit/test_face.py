@@ -44,8 +44,8 @@ NAMES = [
 ]
 
 
-def loaded_by(code: str) -> set[str]:
-    """Return which heavy libraries a fresh interpreter has loaded after some code."""
+def modules_after(code: str) -> list[str]:
+    """Return what a fresh interpreter has loaded after some code."""
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules)"],
         env={
@@ -56,7 +56,12 @@ def loaded_by(code: str) -> set[str]:
         text=True,
         check=True,
     )
-    return {name.partition(".")[0] for name in done.stdout.split()} & set(HEAVY)
+    return done.stdout.split()
+
+
+def loaded_by(code: str) -> set[str]:
+    """Return which heavy libraries a fresh interpreter has loaded after some code."""
+    return {name.partition(".")[0] for name in modules_after(code)} & set(HEAVY)
 
 
 def test_the_names():
@@ -92,3 +97,12 @@ def test_declaring_loads_nothing_heavy():
 
 def test_the_probe_sees_what_is_loaded():
     assert loaded_by("import numpy") == {"numpy"}
+
+
+def test_commands_that_run_no_stream_load_nothing_of_streams():
+    def of_streams(code: str) -> list[str]:
+        return [name for name in modules_after(code) if name.startswith("sidestage.stream")]
+
+    assert of_streams("import sidestage.cli.run_command, sidestage.project.project") == []
+    assert of_streams("import sidestage.run.child, sidestage.run.rows_bench") == []
+    assert "sidestage.stream.stream" in of_streams("import sidestage.stream")

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from sidestage.stream.life.phases import Phase
+from sidestage.events import Phase
 
 
 class GoOn(msgspec.Struct, frozen=True, tag="go-on"):

@@ -9,6 +9,7 @@ from typing import Any
 
 from sidestage.clock import Clock
 from sidestage.errors import StreamHangs
+from sidestage.events import Phase
 from sidestage.stream.assembly import Assembly
 from sidestage.stream.barrier import Barrier
 from sidestage.stream.chains import Chain, Lane
@@ -18,7 +19,6 @@ from sidestage.stream.failing import Abandoned, Stopped, StreamDied
 from sidestage.stream.feed import READ_SECONDS, Feed
 from sidestage.stream.layout import Segment
 from sidestage.stream.life.life import Life
-from sidestage.stream.life.phases import Phase
 from sidestage.stream.life.revoking import Revocation
 from sidestage.stream.mailbox import Inlet
 from sidestage.stream.memory.budget import MemoryCounts

@@ -4,10 +4,10 @@ import threading
 from collections.abc import Callable
 
 from sidestage.clock import Clock
-from sidestage.events import Event, Listener
+from sidestage.events import Event, Listener, Phase
 from sidestage.policy.news import News
 from sidestage.stream.failing import Halt, Stopped
-from sidestage.stream.life.phases import TURNS, Outcome, Phase, StreamEnded, ThreadsHang
+from sidestage.stream.life.phases import TURNS, Outcome, StreamEnded, ThreadsHang
 
 _LOOK_SECONDS = 0.1
 

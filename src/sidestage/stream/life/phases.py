@@ -4,11 +4,7 @@ from typing import Literal
 
 import msgspec
 
-from sidestage.events import Event
-
-Phase = Literal["boot", "steady", "drain", "cancel", "crash", "ended"]
-"""boot: everything is being opened; steady: items flow; drain: nothing more is read, the rest is finished;
-cancel: everybody stops at once; crash: an error stops everybody; ended: every worker has ended."""
+from sidestage.events import Event, Phase
 
 Outcome = Literal["complete", "drained", "cancelled", "crashed"]
 

@@ -7,8 +7,9 @@ from typing import Any, Self
 
 import msgspec
 
+from sidestage.events import Phase
 from sidestage.stream.engine import Engine
-from sidestage.stream.life.phases import RUNBOOK, Phase
+from sidestage.stream.life.phases import RUNBOOK
 from sidestage.stream.observing.exposition import CONTENT_TYPE
 
 LOCAL = "127.0.0.1"
