@@ -4,6 +4,7 @@ import contextlib
 import shutil
 import signal
 import subprocess
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -19,8 +20,10 @@ from sidestage.store.contract import Store
 from sidestage.store.records import Attempt
 from sidestage.store.sql import open_store
 
-PATIENT = 60.0
+PATIENT = 180.0
 HEAVY = "[pools.heavy]\nslots = 2\n"
+LASTING = "[run]\nlease = 10.0\nstop = 60.0\n"
+"""However busy the host, a worker keeps what it runs, and code that is to stop ends by itself."""
 
 # The script is read when a task runs: it is no part of the code, which stays the one that was released.
 CODE = """
@@ -245,6 +248,22 @@ def until(true: Callable[[], object], what: str) -> None:
         time.sleep(0.01)
 
 
+def told(process: "subprocess.Popen[str]", what: str) -> str:
+    """Wait until a process says something on its standard error; return what it has said there by then."""
+    assert process.stderr is not None
+    late = threading.Timer(PATIENT, process.kill)
+    late.start()
+    said = ""
+    try:
+        while what not in said:
+            line = process.stderr.readline()
+            assert line, f"it never said {what!r}:\n{said}"
+            said += line
+    finally:
+        late.cancel()
+    return said
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process runs; one that ended and that nobody asked how does not."""
     try:
@@ -280,7 +299,7 @@ def crowd_of(folder: Path, base: Path, sidestage: Sidestage, server: str | None 
     shutil.copytree(kept, folder)
     url = new_database(server) if server else f"sqlite:///{folder}/catalog.db"
     crowd = Crowd(folder / "project", url, sidestage, open_store(url))
-    crowd.settings(HEAVY)
+    crowd.settings(LASTING + HEAVY)
     try:
         yield crowd
     finally:
@@ -297,7 +316,7 @@ def template(folder: Path, sidestage: Sidestage, server: str | None) -> Path:
     (package / "pipeline.py").write_text(CODE)
     url = new_database(server, "first", "template1") if server else f"sqlite:///{folder}/catalog.db"
     first = Crowd(folder / "project", url, sidestage, open_store(url))
-    first.settings(HEAVY)
+    first.settings(LASTING + HEAVY)
     for pipeline in ("small", "slow", "quick"):
         first("run", pipeline)
     first.ledger.unlink()

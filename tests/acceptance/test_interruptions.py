@@ -10,11 +10,13 @@ from chain import HEAD, chain, records, the_steps
 
 from conftest import leftovers
 
+PATIENT = 180.0
+
 
 def test_of_two_runs_at_the_same_time_the_second_is_refused_and_nothing_is_done_twice(new_project):
     project = chain(new_project, "time.sleep(0.3)")
     processes = [project.start("run", "small") for _ in range(3)]
-    ended = [(*process.communicate(timeout=60), process.returncode) for process in processes]
+    ended = [(*process.communicate(timeout=PATIENT), process.returncode) for process in processes]
     assert {code for _, _, code in ended} <= {0, 6}
     for _, error, code in ended:
         if code == 6:
@@ -27,7 +29,7 @@ def test_of_two_runs_at_the_same_time_the_second_is_refused_and_nothing_is_done_
 
 
 def wait_for(project, line):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENT
     while line not in project.done():
         assert time.monotonic() < deadline, f"{line} never happened"
         time.sleep(0.01)
@@ -40,7 +42,7 @@ def test_a_run_is_refused_while_another_waits_to_try_again(new_project):
     first = project.start("run", "--task", "make")
     try:
         wait_for(project, "make@b")
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENT
         while (steps := the_steps(project, 1))["make@b"].state != "waiting" or steps[
             "make@c"
         ].state != "done":
@@ -62,7 +64,7 @@ def test_ctrl_c_gives_back_what_was_running_and_the_next_run_finishes(
     process = project.start("run", "small", "--json")
     wait_for(project, "make@b")
     os.kill(process.pid, number)
-    out, error = process.communicate(timeout=30)
+    out, error = process.communicate(timeout=PATIENT)
     assert process.returncode == status
     assert "Traceback" not in error
     assert out == ""
@@ -160,7 +162,7 @@ def make(part: Partition):
     cleaned = project("clean", "--yes", "--grace", "0", "--keep-days", "0", "--json").json
     assert cleaned["orphans"] == []
     project.ledger.with_name(project.ledger.name + ".ok").touch()
-    out, error = process.communicate(timeout=60)
+    out, error = process.communicate(timeout=PATIENT)
     assert process.returncode == 0, (out, error)
     assert project("sql", "select count(*) n from production.first", "--json").json == [
         {"n": 40 * 200_000 + 2}

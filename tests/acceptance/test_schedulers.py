@@ -4,7 +4,7 @@ import re
 from datetime import UTC, datetime
 
 import pytest
-from crowd import WAIT_FOR, ended, until
+from crowd import HEAVY, WAIT_FOR, ended, until
 from test_workers import crowd, hosts, server
 
 from sidestage.store.records import NewRun, NewStep
@@ -29,6 +29,7 @@ def test_of_two_hosts_that_run_a_pipeline_one_is_refused(crowd, hosts):
 
 
 def test_a_run_whose_host_is_gone_is_closed_by_the_next_one(crowd, hosts):
+    crowd.settings(f"[run]\nlease = 6.0\n{HEAVY}")
     crowd.script(WAIT_FOR.format(what="ok"))
     gone = crowd.start_elsewhere(*RUN)
     until(lambda: crowd.notes("begin"), "it runs")
@@ -58,9 +59,11 @@ def test_a_run_that_workers_are_to_do_is_not_begun_twice_nor_attended(crowd):
 
 
 def test_workers_help_a_run_that_somebody_attends_to(crowd):
-    crowd.script("time.sleep(0.2)")
+    crowd.script(WAIT_FOR.format(what="both"))
     helper = crowd.worker("--slots", "2")
     attended = crowd.start(*RUN, "--workers", "1")
+    until(lambda: len(crowd.notes("begin")) == 3, "both work")
+    crowd.touch("both")
     result = ended(attended)
     assert result.code == 0, result
     assert (result.json["published"], result.json["rows"]) == (18, 6 * 2 + 12)
@@ -69,18 +72,26 @@ def test_workers_help_a_run_that_somebody_attends_to(crowd):
 
 
 def test_workers_help_a_rehearsal_behind_its_wall(crowd):
-    crowd.script("time.sleep(0.3)")
+    crowd.script(WAIT_FOR.format(what="both"))
     helper = crowd.worker("--slots", "2")
     module = crowd.root / "src" / "small" / "pipeline.py"
     module.write_text(
         module.read_text().replace('return play("draw", part)', 'return play("draw", part) + "!"')
     )
-    staged = crowd("stage", "small", "--code", ".", "--name", "fix", "--workers", "1", "--json").json
+    stage = crowd.start("stage", "small", "--code", ".", "--name", "fix", "--workers", "1", "--json")
+    until(lambda: len(working(crowd)) == 2, "both work")
+    crowd.touch("both")
+    staged = ended(stage).json
     assert (staged["state"], staged["published"]) == ("done", 6)
     assert {f":{helper.pid}:" in each.owner for each in crowd.attempts(staged["run"])} == {True, False}
     (isolation,) = {each.isolation for each in crowd.attempts(staged["run"])}
     assert isolation == "process" or crowd.notes() == [], "the wall held for both"
     assert len(crowd.attempts(staged["run"], "done")) == 6
+
+
+def working(crowd):
+    """Return who executes steps of the run that is open."""
+    return {each.owner for run in crowd.store.open_runs() for each in crowd.attempts(run.id, "running")}
 
 
 @pytest.mark.parametrize("crowd", ["sqlite"], indirect=True)

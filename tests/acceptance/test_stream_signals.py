@@ -4,10 +4,11 @@ import json
 import os
 import re
 import signal
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ import os, time
 from sidestage.stream import Called, SetAside, Stream
 
 written = open("written", "ab", buffering=0)
-SLOW = float(os.environ.get("SLOW", "0"))
+HELD = "HELD" in os.environ
 
 
 def numbers():
@@ -42,9 +43,10 @@ def cpu(n):
 
 
 def write(items):
-    if SLOW and items[-1] > 50:
-        open("slow", "w").close()
-        time.sleep(SLOW)
+    if HELD and items[-1] > 50:
+        open("held", "w").close()
+        while not os.path.exists("go"):
+            time.sleep(0.01)
     written.write("".join(f"{n}\\n" for n in items).encode())
     os.fsync(written.fileno())
 
@@ -58,7 +60,7 @@ def flow():
 
 not_a_flow = 7
 """
-WAIT_SECONDS = 60.0
+WAIT_SECONDS = 180.0
 
 
 class Service:
@@ -81,6 +83,10 @@ class Service:
             "--json",
         )
         return self.sidestage.start(*words, *more, at=self.folder, env=env)
+
+    def go(self) -> None:
+        """Let a sink go on that is held."""
+        (self.folder / "go").touch()
 
     def written(self) -> list[int]:
         path = self.folder / "written"
@@ -112,9 +118,27 @@ def until(holds: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def ended(process) -> tuple[int, list[dict], str]:
-    out, err = process.communicate(timeout=WAIT_SECONDS)
-    return process.returncode, [json.loads(line) for line in out.splitlines()], err
+def read_until(process, kind: str) -> list[str]:
+    """Return the lines that a process prints, until it tells of an event of this kind."""
+    late = threading.Timer(WAIT_SECONDS, process.kill)
+    late.start()
+    lines: list[str] = []
+    while not any(f'"{kind}"' in line for line in lines[-1:]):
+        lines.append(process.stdout.readline())
+        assert lines[-1], f"it never told of {kind}: {lines}"
+    late.cancel()
+    return lines
+
+
+def ended(process, lines: Sequence[str] = ()) -> tuple[int, list[dict], str]:
+    """Wait until a process ends by itself; return its status, all events and its errors."""
+    late = threading.Timer(WAIT_SECONDS, process.kill)
+    late.start()
+    with process:
+        printed = [*lines, *process.stdout]  # also what was read ahead of the lines
+        err = process.stderr.read()
+    late.cancel()
+    return process.returncode, [json.loads(line) for line in printed], err
 
 
 def kinds(events: list[dict]) -> list[str]:
@@ -165,29 +189,35 @@ def test_a_signal_to_all_of_its_processes_drains_it_too(service, number):
     ],
 )
 def test_a_second_signal_cancels_and_loses_nothing_acknowledged(service, signals, status):
-    process = service.start(SLOW="2")
-    until((service.folder / "slow").exists)
-    for number in signals:
+    process = service.start(HELD="yes")
+    until((service.folder / "held").exists)
+    lines: list[str] = []
+    for number, turn in zip(signals, ("StreamDraining", "StreamCancelled", ""), strict=False):
         process.send_signal(number)
-        time.sleep(0.2)
-    code, events, _err = ended(process)
+        lines += read_until(process, turn) if turn else []
+    if status != 4:
+        service.go()
+    code, events, _err = ended(process, lines)
     assert "StreamCancelled" in kinds(events)
     assert code == status
-    if status == 4:  # told again while its sink sleeps: it does not wait for that, and says so
+    if status == 4:  # told again while its sink is held: it does not wait for that, and says so
         assert any(event.get("error") == "StreamHangs" for event in events)
     else:
         assert events[-2]["outcome"] == "cancelled"
     service.holds_all_that_is_acknowledged()
+    service.go()
     ended(service.start(MOST=str(service.position + 50)))
     service.holds_all_that_is_acknowledged()
     assert {*service.written(), *service.set_aside()} >= set(range(service.position))
 
 
 def test_a_drain_that_takes_longer_than_its_grace_is_cancelled(service):
-    process = service.start("--grace", "0.2", SLOW="1.5")
-    until((service.folder / "slow").exists)
+    process = service.start("--grace", "0.2", HELD="yes")
+    until((service.folder / "held").exists)
     process.send_signal(signal.SIGTERM)
-    code, events, _ = ended(process)
+    lines = read_until(process, "StreamCancelled")
+    service.go()
+    code, events, _ = ended(process, lines)
     assert code == 143
     (cancelled,) = [event for event in events if event["type"] == "StreamCancelled"]
     assert cancelled["why"] == "its drain took longer than 0.2 s"
@@ -204,7 +234,7 @@ def test_kill_loses_nothing_acknowledged(service):
 
 def get(url: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=WAIT_SECONDS) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()

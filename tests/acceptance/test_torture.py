@@ -41,7 +41,7 @@ def campaign(folder, session_mark, *words):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1800,
         check=False,
     )
     rows = json.loads(report.read_text())["rows"] if report.exists() else []

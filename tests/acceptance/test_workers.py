@@ -4,13 +4,14 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 import pytest
-from crowd import WAIT_FOR, Crowd, crowd_of, ended, is_alive, most_at_once, until
+from crowd import HEAVY, LASTING, WAIT_FOR, Crowd, crowd_of, ended, is_alive, most_at_once, until
 from tests.servers.postgresql import Server
+
+SHORT_LEASE = f"[run]\nlease = 2.5\n{HEAVY}"
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +40,11 @@ def hosts(capsys) -> None:
 
 
 def test_workers_share_a_run_that_nobody_drives_and_each_serves_its_queue(crowd):
-    crowd.script("time.sleep(0.1)")
+    crowd.script(f"{WAIT_FOR.format(what='both')}time.sleep(0.1)")
     run = crowd.detach()
     workers = [crowd.start("worker", "--slots", "1", "--queue", "default", "--until-idle") for _ in "ab"]
+    until(lambda: len(crowd.steps("begin")) == 2, "both work")
+    crowd.touch("both")
     until(lambda: len(crowd.steps("end")) >= 12, "the steps of the default queue are done")
     assert crowd.state(run) == "running"
     assert {step.state for step in crowd.store.steps(run) if step.queue == "gpu"} == {"ready"}
@@ -57,42 +60,41 @@ def test_workers_share_a_run_that_nobody_drives_and_each_serves_its_queue(crowd)
     assert most_at_once([note for note in crowd.notes() if not note.step.startswith("draw")]) == 2
 
 
-def test_what_a_killed_worker_ran_is_taken_over_within_its_lease(crowd):
+def test_what_a_killed_worker_ran_is_taken_over_long_before_its_lease_is_over(crowd):
     """On this host another worker sees at once that it is dead; elsewhere nothing says so but its lease."""
+    crowd.settings(f"[run]\nlease = 3600.0\n{HEAVY}")
     crowd.script(WAIT_FOR.format(what="ok"))
     run = crowd.detach()
     killed = crowd.worker("--slots", "2")
     until(lambda: len(crowd.notes("begin")) == 2, "two steps run")
     children = psutil.Process(killed.pid).children(recursive=True)
     other = crowd.worker("--slots", "2", "--until-idle")
-    crowd.touch("ok")
-    killed_at = datetime.now(UTC)
     killed.kill()
+    crowd.touch("ok")
     result = ended(other)
     assert result.code == 0, result
     assert crowd.state(run) == "done"
     taken = [each for each in crowd.attempts(run) if each.number == 2]
     assert len(taken) == len(crowd.attempts(run, "abandoned")) == 2
     assert all(f":{other.pid}:" in each.owner for each in taken)
-    assert max((each.started_at - killed_at).total_seconds() for each in taken) < 3.0
     assert f":{killed.pid}:" in result.err
     assert not any(is_alive(child.pid) for child in children)
     assert len(crowd.published(run)) == 18
 
 
 def test_a_killed_worker_of_another_host_is_noticed_by_its_lease(crowd, hosts):
+    crowd.settings(SHORT_LEASE)
     crowd.script(WAIT_FOR.format(what="ok"))
     run = crowd.detach()
     killed = crowd.start_elsewhere("worker", "--slots", "2")
     until(lambda: len(crowd.notes("begin")) == 2, "two steps run")
+    begun = {f"small.{step}" for step in crowd.steps("begin")}
     other = crowd.worker("--slots", "2", "--until-idle")
-    crowd.touch("ok")
-    killed_at = datetime.now(UTC)
     killed.kill()
+    crowd.touch("ok")
     assert ended(other).code == 0
-    taken = [each for each in crowd.attempts(run) if each.number == 2]
-    assert len(taken) == 2
-    assert max((each.started_at - killed_at).total_seconds() for each in taken) < 3.0
+    assert begun <= {each.step for each in crowd.attempts(run, "abandoned")}
+    assert begun <= {each.step for each in crowd.attempts(run, "done") if each.number > 1}
     assert crowd.state(run) == "done"
 
 
@@ -102,9 +104,9 @@ def test_what_a_dead_workers_tasks_started_is_ended_by_its_neighbours(crowd):
     crowd.script(
         "import subprocess\n"
         "if not os.path.exists(os.environ['LEDGER'] + '.ok'):\n"
-        "    started = subprocess.Popen(['sleep', '120'], start_new_session=True)\n"
+        "    started = subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
         "    note('started', str(started.pid))\n"
-        "    time.sleep(60)\n"
+        "    time.sleep(600)\n"
     )
     run = crowd.detach("small", "--task", "draw", "--partitions", "a")
     killed = crowd.worker("--slots", "1")
@@ -120,6 +122,7 @@ def test_what_a_dead_workers_tasks_started_is_ended_by_its_neighbours(crowd):
 
 
 def test_a_worker_that_stood_still_for_longer_than_its_lease_publishes_nothing(crowd):
+    crowd.settings(SHORT_LEASE)
     crowd.script(WAIT_FOR.format(what="ok"))
     run = crowd.detach("small", "--task", "make", "--partitions", "a")
     late = crowd.worker("--slots", "1")
@@ -129,6 +132,7 @@ def test_a_worker_that_stood_still_for_longer_than_its_lease_publishes_nothing(c
     crowd.touch("ok")
     until(lambda: len(crowd.files("made", "a")) == 2, "its task, which goes on, has written its output aside")
     (aside,) = set(crowd.files("made", "a")) - {crowd.shown("made", "a")}
+    crowd.settings(LASTING + HEAVY)
     assert ended(crowd.start("worker", "--slots", "1", "--until-idle")).code == 0
     assert crowd.state(run) == "done"
     late.send_signal(signal.SIGCONT)

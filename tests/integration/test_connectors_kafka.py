@@ -32,7 +32,7 @@ from sidestage.connectors.kafka_reader import PAUSE_FROM, KafkaReader
 from sidestage.stream.contract import Batch, Progress, Refused, TransactionLost
 from sidestage.stream.stream import Stream
 
-SECONDS = 30.0
+SECONDS = 180.0
 QUICK = {"heartbeat.interval.ms": 100}
 """A member hears at once of another one that comes or goes."""
 
@@ -136,8 +136,8 @@ def test_reading_takes_what_is_there_and_does_not_wait_for_more(broker, topic):
         assert read_items(reader, 10) == numbers(0, 10)
         write(broker, topic, numbers(10, 20))
         begun = time.monotonic()
-        found = items_of(reader.read(1000, 60.0))
-        assert time.monotonic() - begun < 30
+        found = items_of(reader.read(1000, 2 * SECONDS))
+        assert time.monotonic() - begun < SECONDS
         assert found
         assert found[0] == b"10"
 
@@ -230,12 +230,12 @@ def test_parts_go_to_another_reader_and_nothing_is_lost(broker, wide):
 def test_who_cannot_take_more_stays_in_the_group_and_shares(broker, wide):
     total = 2000
     write(broker, wide, [Message(b"%d" % n, b"%d" % n) for n in range(total)])
-    eager = {"session.timeout.ms": 2500, "max.poll.interval.ms": 2500}
+    eager = {"session.timeout.ms": 6000, "max.poll.interval.ms": 6000}
     with closing(KafkaReader(source(broker, wide, settings=eager), {}, keep=0.1)) as full:
         mine = read_until(full, lambda batches: len(items_of(batches)) >= 1)
         with closing(source(broker, wide).open({})) as other:
             theirs: list[Batch] = []
-            end = time.monotonic() + 6.0  # longer than the group waits for one that does not ask
+            end = time.monotonic() + 9.0  # longer than the group waits for one that does not ask
             deadline = time.monotonic() + SECONDS
             while time.monotonic() < end or len({each.part for each in theirs}) < 2:
                 assert time.monotonic() < deadline
@@ -261,7 +261,7 @@ def test_who_cannot_take_more_stays_in_the_group_and_shares(broker, wide):
 
 def test_who_was_away_for_too_long_begins_again_at_what_is_committed(broker, topic):
     write(broker, topic, numbers(0, 100))
-    eager = {"session.timeout.ms": 1000, "max.poll.interval.ms": 1000}
+    eager = {"session.timeout.ms": 4000, "max.poll.interval.ms": 4000}
     with closing(KafkaReader(source(broker, topic, settings=eager), {}, keep=3600)) as frozen:
         assert len(read_items(frozen, 100)) == 100
         frozen.commit({f"{topic}/0": 30})
@@ -317,7 +317,7 @@ def test_without_a_broker_it_fails_after_a_while_and_closes_at_once(broker, topi
         assert caught.value.failure_class == "transient"
         begun = time.monotonic()
         reader.close()
-        assert time.monotonic() - begun < 15
+        assert time.monotonic() - begun < SECONDS
     finally:
         broker.start()
 
@@ -492,7 +492,7 @@ class UntilLast(KafkaSource, frozen=True):
 
 
 KafkaReader.membership = membership
-settings = {"session.timeout.ms": 1000, "heartbeat.interval.ms": 100}
+settings = {"session.timeout.ms": 2000, "heartbeat.interval.ms": 100}
 described = UntilLast(servers=servers, topics=(origin,), group=target, items=values, settings=settings)
 sink = KafkaTransactionalSink(servers=servers, topic=target, identity=target)
 often = Settings(commit_every=0.01, restart=Restart(times=30, delay=0.1, longest=1.0))

@@ -12,6 +12,7 @@ from sidestage.project import workshop
 from sidestage.project.project import Project
 
 CODE = """
+import os
 import time
 from sidestage import Partition, Pipeline, Static, Value
 
@@ -20,10 +21,24 @@ pipeline = Pipeline("small")
 
 @pipeline.task(writes=Value("rows", parts))
 def make(part: Partition) -> int:
-    time.sleep(0.1)
+    who = os.environ.get("WHO", "attended")
+    with open("{LEDGER}", "a") as ledger:
+        ledger.write(who + "\\n")
+    while os.path.exists("{LEDGER}.turns") and not may_go_on(who):
+        time.sleep(0.01)
+    time.sleep(0.1)  # long enough for nobody to be given a step ahead
     return 1
+
+# Who attends begins its third step only after it has heard of one of its helper's, and the helper does two
+# before that, the others after it.
+def may_go_on(who):
+    with open("{LEDGER}") as ledger:
+        begun = ledger.read().split()
+    if who == "helper":
+        return begun.count("helper") <= 2 or begun.count("attended") > 2
+    return begun.count("attended") <= 1 or os.path.exists("{LEDGER}.told")
 """
-PATIENT = 60.0
+PATIENT = 180.0
 
 
 @pytest.fixture
@@ -49,7 +64,15 @@ def test_status_shows_as_many_slots_as_were_asked_for(small, asked):
 
 def test_who_attends_hears_once_of_each_step_whoever_published_it(small):
     heard = []
-    with Project(small.root, listener=heard.append) as project, helped(small):
+
+    def hear(event):
+        heard.append(event)
+        own = {each.step for each in heard if isinstance(each, StepStarted)}
+        if isinstance(event, StepPublished) and event.step not in own:
+            beside(small, "told").touch()
+
+    beside(small, "turns").touch()
+    with Project(small.root, listener=hear) as project, helped(small):
         until(lambda: [worker for worker in project.store.workers() if worker.alive], "there is a helper")
         summary = project.run(Selection("small"), workers=1)
         owners = {attempt.owner for attempt in project.store.attempts(summary.run)}
@@ -62,10 +85,15 @@ def test_who_attends_hears_once_of_each_step_whoever_published_it(small):
     assert set(early) - set(own), "not only when all was over"
 
 
+def beside(project, name):
+    """Return the path of a file that its tasks may look for."""
+    return project.ledger.with_name(f"{project.ledger.name}.{name}")
+
+
 @contextlib.contextmanager
 def helped(project):
     """While this lasts, another worker takes part."""
-    process = project.start("worker", "--slots", "1")
+    process = project.start("worker", "--slots", "1", env={"WHO": "helper"})
     try:
         yield
     finally:

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime
 
 import pytest
@@ -71,7 +70,7 @@ def test_a_run_of_another_host_that_holds_its_lease_is_left_alone(project):
 
 def test_a_process_that_slept_through_its_leases_publishes_every_step_once(project, new_project, monkeypatch):
     """Its first attempt is fenced, and must not be taken for the second one, which runs at the same time."""
-    settings = "[run]\nworkers = 2\nlease = 0.4\n"
+    settings = "[run]\nworkers = 2\nlease = 3.0\n"
     with Project(new_project(CODE, name="sleepy", settings=settings).root) as sleepy:
         beat = Dispatcher._beat
         slept = []
@@ -79,8 +78,9 @@ def test_a_process_that_slept_through_its_leases_publishes_every_step_once(proje
         def sleep_once(self):
             run = next((each.id for each in sleepy.store.open_runs()), 0)
             if not slept and len(sleepy.store.attempts(run, "small.make@slow")) == 1:
-                time.sleep(0.5)
-                taken = sleepy.store.claim(Demand("other", 1, lease=0.05, runs=[run]), sleepy.clock.now())
+                # Its leases end now, as if it had slept for longer than they last.
+                sleepy.store.beat(self._worker, lease=0.0, now=sleepy.clock.now())
+                taken = sleepy.store.claim(Demand("other", 1, lease=0.0, runs=[run]), sleepy.clock.now())
                 slept.extend(each.step for each in taken)
             beat(self)
 

@@ -23,7 +23,7 @@ from sidestage.runtime.watch import Watch
 
 SOURCE = Path(__file__).parents[2] / "src"
 MARK = "SIDESTAGE_TEST_BUBBLEWRAP"
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 180.0
 
 
 def test_without_the_program_it_says_what_to_install(monkeypatch):
@@ -78,7 +78,7 @@ def run(command, *, session="", **options):
         env={**os.environ, "PYTHONPATH": str(SOURCE), MARK: session},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
         **options,
     )
@@ -167,7 +167,7 @@ def test_devices(bwrap):
 def test_network(bwrap, network):
     code = """
         import socket, sys
-        socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=10).close()
+        socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=60).close()
     """
     with socket.create_server(("127.0.0.1", 0)) as server:
         command = wrapped(python(code, server.getsockname()[1]), writable=(), network=network)

@@ -78,7 +78,7 @@ def attacked(root: Path, level: str) -> dict[str, str]:
             },
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
     assert ended.returncode == 0, ended.stderr

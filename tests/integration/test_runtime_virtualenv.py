@@ -27,7 +27,7 @@ from sidestage.runtime.unused import remove_environments, unused_environments
 from sidestage.runtime.virtualenv import Environments
 
 SOURCE = Path(__file__).parents[2] / "src"
-DEADLINE_SECONDS = 60.0
+DEADLINE_SECONDS = 180.0
 
 
 def wheel(folder: Path, name: str, version: str, code: str) -> str:

@@ -210,6 +210,7 @@ def test_a_server_that_stays_away_is_an_error_that_may_pass(server: Server) -> N
             bodies(database)
         assert error.value.transient
         server.start()
+        database._patience = 60.0  # the connections that were lost are found to be so only now
         database.write(lambda c: insert(c, "after"))
         assert bodies(database) == ["before", "after"]
 

@@ -20,7 +20,7 @@ from sidestage.store.sql_database import Database
 from sidestage.store.wakeups import PostgresqlWakeups, announce
 
 Open = Callable[[], Database]
-PATIENT = 30.0
+PATIENT = 180.0
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from sidestage.testing.streams import SinkContract, SourceContract
 
 QUICK = {"heartbeat.interval.ms": 100}
 PARTS = 2
+SECONDS = 180.0
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,7 @@ class TestKafkaSource(SourceContract):
     grows = True
     keeps_positions = True
     takes_parts_away = True
+    patience = SECONDS
     resumes = 3
 
     @pytest.fixture
@@ -85,10 +87,10 @@ class SinkTopic:
             {"bootstrap.servers": self.servers, "group.id": f"{self.name}-{time.monotonic_ns()}"}
         )
         with closing(asker):
-            _, end = asker.get_watermark_offsets(place, timeout=30)
+            _, end = asker.get_watermark_offsets(place, timeout=SECONDS)
             asker.assign([place])
             found: list[Any] = []
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + SECONDS
             while len(found) < end:
                 assert time.monotonic() < deadline
                 found += [each.value() for each in asker.consume(end - len(found), 1.0)]

@@ -31,6 +31,6 @@ def test_processes_come_from_a_server_that_has_loaded_it(
 ) -> None:
     (tmp_path / "program.py").write_text(PROGRAM.format(chosen=chosen))
     done = subprocess.run(
-        [sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=180
     )
     assert done.stdout == f"[{loaded}]\n"

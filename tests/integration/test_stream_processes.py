@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from sidestage.policy.retry import Retry
 from sidestage.stream.failing import DeadLetter, Default, Skip, StreamDied
 from sidestage.stream.settings import Settings
 from sidestage.stream.stream import Stream
+from sidestage.stream.workers import processes
 
 
 def double(number: int) -> int:
@@ -55,6 +57,22 @@ def dies_once(where_to: str) -> int:
 def hangs(number: int) -> int:
     if number == 5:
         time.sleep(3600)
+    return number
+
+
+def hangs_and_says_so(item: tuple[int, str]) -> int:
+    number, mark = item
+    if number == 5:
+        Path(mark).touch()
+        time.sleep(3600)
+    return number
+
+
+def closes_everything_and_leaves(number: int) -> int:
+    if number == 2:
+        os.closerange(3, 256)
+        time.sleep(1.5)
+        os._exit(3)
     return number
 
 
@@ -103,9 +121,29 @@ def test_processes_that_keep_dying_end_the_stream() -> None:
         Stream([1, 17, 2]).map(deadly, on="process").to(Kept()).run(settings=terms)
 
 
-def test_what_hangs_is_ended_after_its_timeout() -> None:
-    stream = Stream(range(8)).map(hangs, on="process", timeout=0.5, on_error=Default(-1))
+def test_what_hangs_is_ended_after_its_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mark = tmp_path / "hangs"
+    was_there = False
+
+    def monotonic() -> float:
+        """Long after it was seen to hang, it is an hour later; a slow host changes nothing."""
+        nonlocal was_there
+        hour, was_there = 3600.0 if was_there else 0.0, mark.exists()
+        return time.monotonic() + hour
+
+    monkeypatch.setattr(processes, "time", SimpleNamespace(monotonic=monotonic))
+    items = [(number, str(mark)) for number in range(8)]
+    stream = Stream(items).map(hangs_and_says_so, on="process", timeout=600.0, on_error=Default(-1))
     assert list(stream) == [0, 1, 2, 3, 4, -1, 6, 7]
+
+
+def test_how_a_process_ended_is_known_although_it_takes_its_time() -> None:
+    letters: list[DeadLetter] = []
+    sink = Kept()
+    stream = Stream([1, 2, 3]).map(closes_everything_and_leaves, on="process")
+    stream.to(sink).run(fail="soft", dead_letters=letters.append)
+    assert sink.items == [1, 3]
+    assert [str(letter.error) for letter in letters] == ["its process ended with exit status 3"]
 
 
 def test_what_cannot_be_sent_is_said() -> None:

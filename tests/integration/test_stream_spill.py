@@ -17,6 +17,8 @@ from sidestage.stream.keys.spill import Spill
 from sidestage.stream.settings import Settings
 from sidestage.stream.stream import Stream
 
+SECONDS = 300.0
+
 PROGRAM = """
     import sys, threading, time
     from sidestage.stream import Checkpoint, Called, Settings, Stream
@@ -70,7 +72,7 @@ def test_what_a_killed_process_spilled_is_gone_with_it_and_comes_again(tmp_path:
         finally:
             killed.send_signal(signal.SIGKILL)
     assert list((tmp_path / "spill").iterdir()) == []
-    subprocess.run([*command, "ends"], check=True, capture_output=True, timeout=120)
+    subprocess.run([*command, "ends"], check=True, capture_output=True, timeout=SECONDS)
     assert list((tmp_path / "spill").iterdir()) == []
     lines = (tmp_path / "out").read_text().splitlines()
     numbers = {int(line.split()[1]) for line in lines}
@@ -91,7 +93,7 @@ def test_on_a_disk_without_room_the_stream_waits_and_loses_nothing(tmp_path: Pat
 
         def work(item: tuple[int, int]) -> tuple[int, int]:
             if item[0] == 0:
-                opened.wait(30)
+                opened.wait(SECONDS)
             return item
 
         items = [(n % 2 * (1 + n % 7), n) for n in range(8000)]
@@ -100,7 +102,7 @@ def test_on_a_disk_without_room_the_stream_waits_and_loses_nothing(tmp_path: Pat
         flow = keyed.map(work, workers=2).to(sink)
         engine = flow.engine(settings=Settings(chunk=64, buffer=256), listener=listen)
         engine.start()
-        found = full.wait(30)
+        found = full.wait(SECONDS)
         opened.set()
         engine.join()
         told = next((event for event in events if "SpillFull" in event), "")

@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -13,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from tests.servers.ports import free_ports
 
 NOBODY = 65534
-START_SECONDS = 60.0
-STOP_SECONDS = 30.0
+START_SECONDS = 180.0
+STOP_SECONDS = 120.0
 
 
 @contextlib.contextmanager
@@ -37,7 +37,7 @@ class Server:
         self._programs = _programs(folder)
         self._folder = folder
         self._data = folder / "data"
-        self._port = _free_port()
+        self._port = free_ports(1)[0]
         self._settings = [word for setting in settings for word in ("-c", setting)]
         self._as_user = _unprivileged(folder)
         self._process: subprocess.Popen[Any] | None = None
@@ -111,9 +111,3 @@ def _wait_until_ready(url: str, server: subprocess.Popen[Any]) -> None:
             time.sleep(0.05)
         else:
             return
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

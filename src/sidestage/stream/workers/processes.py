@@ -28,6 +28,9 @@ if sys.platform != "win32":
     from multiprocessing import forkserver
 
 _LOOK_SECONDS = 0.1
+_END_SECONDS = 30.0
+"""How long a process may take to end after its pipe."""
+
 _LONGEST_SOCKET = 103
 """Bytes that the path of a socket may have everywhere: 107 on Linux, 103 on macOS."""
 
@@ -108,12 +111,22 @@ class Child:
                     return Death(at, late, is_late=True)
             answer: list[Any] | Unreadable = self._wire.receive()
         except (EOFError, OSError):
-            self._process.join(1.0)
-            code = self._process.exitcode
-            how = f"with signal {-code}" if code is not None and code < 0 else f"with exit status {code}"
+            how = self._how_it_ended(halt)
             at = _noted(self._place)
-            return Death(0 if at == _NOWHERE else at, WorkerDied(f"its process ended {how}"), is_late=False)
+            return Death(0 if at == _NOWHERE else at, WorkerDied(f"its process {how}"), is_late=False)
         return answer
+
+    def _how_it_ended(self, halt: Halt) -> str:
+        """Say it in words, once it is known: on a busy host that comes later than the end of its pipe."""
+        began = time.monotonic()
+        while self._process.exitcode is None and time.monotonic() - began < _END_SECONDS:
+            if halt.is_set:
+                raise Stopped
+            self._process.join(_LOOK_SECONDS)
+        code = self._process.exitcode
+        if code is None:
+            return "closed its pipe, and was killed"
+        return f"ended with signal {-code}" if code < 0 else f"ended with exit status {code}"
 
     def end(self) -> None:
         """End the process, whatever it is doing."""
