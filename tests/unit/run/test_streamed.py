@@ -191,7 +191,7 @@ def test_a_step_that_is_cancelled_cancels_its_stream(
     answer = bench(lambda: Stream(source()).map(lambda n: {"n": n}, workers=2))
     assert isinstance(answer, Failed)
     assert (answer.failure_class, answer.message) == ("transient", "Cancelled: The attempt was told to stop.")
-    assert closed.wait(30)
+    assert closed.wait(120)
 
 
 def decode(n: int) -> dict[str, int]:

@@ -49,7 +49,7 @@ terms = st.builds(
 def threads_left(before: set[threading.Thread]) -> list[threading.Thread]:
     left = [each for each in threading.enumerate() if each not in before]
     for each in left:
-        each.join(10)
+        each.join(120)
     return [each for each in left if each.is_alive()]
 
 

@@ -21,7 +21,7 @@ from sidestage.stream.places.sources import source_of
 from sidestage.stream.settings import Settings
 from sidestage.stream.stream import Stream
 
-PATIENT = 30.0
+PATIENT = 120.0
 
 
 @pytest.fixture(autouse=True)
@@ -205,21 +205,28 @@ def test_one_that_has_no_aclose_is_fine() -> None:
 # Running
 
 
-async def beats(while_running: "asyncio.Task[Any]") -> int:
-    """Return how often the loop got round to this meanwhile."""
+async def beats(while_running: "asyncio.Task[Any]", enough: threading.Event | None = None) -> int:
+    """Return how often the loop got round to this meanwhile; say when it did so more than five times."""
     count = 0
     while not while_running.done():
         await asyncio.sleep(0.01)
         count += 1
+        if count > 5 and enough is not None:
+            enough.set()
     return count
 
 
 def test_a_stream_runs_without_blocking_the_loop() -> None:
     async def main() -> None:
-        sink = Kept()
-        flow = Stream(Parts({"a": range(10)}, sizes=[1])).map(lambda n: time.sleep(0.02) or n).to(sink)
+        sink, enough = Kept(), threading.Event()
+
+        def held(number: int) -> int:
+            assert enough.wait(PATIENT), "the loop is blocked"
+            return number
+
+        flow = Stream(Parts({"a": range(10)}, sizes=[1])).map(held).to(sink)
         task = asyncio.create_task(flow.arun())
-        assert await beats(task) > 5
+        assert await beats(task, enough) > 5
         assert (await task).complete
         assert sink.items == list(range(10))
 

@@ -235,11 +235,11 @@ def test_an_iterator_is_not_read_far_ahead_of_what_fits() -> None:
 
     def hold(some: Sequence[Any]) -> None:
         begun.set()
-        assert go_on.wait(30)
+        assert go_on.wait(120)
 
     engine = Stream(blobs).to(Called(hold), workers=1).engine(settings=Settings(memory=1_000_000))
     engine.start()
-    assert begun.wait(30)
+    assert begun.wait(120)
     assert not threading.Event().wait(0.3)
     assert blobs.made <= 12
     go_on.set()
@@ -497,7 +497,7 @@ def test_all_is_given_back_however_a_stream_ends(ending: str) -> None:
     sink = Kept()
     stream = Stream(Blobs([10_000] * 100_000)).map(work, workers=3).batch(10**6).map(len, workers=1)
     engine, budget = start(stream.to(sink), Settings(memory=1_000_000))
-    assert begun.wait(30)
+    assert begun.wait(120)
     memory = engine.memory()
     assert memory is not None
     assert memory.used > 0

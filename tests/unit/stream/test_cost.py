@@ -223,12 +223,12 @@ def test_the_age_of_the_oldest_items_under_way_is_told() -> None:
 
     def stops(number: int) -> int:
         there.set()
-        assert go_on.wait(30)
+        assert go_on.wait(120)
         return number
 
     engine = Stream([1], name="numbers").map(stops, workers=1).to(Kept()).engine()
     engine.start()
-    assert there.wait(30)
+    assert there.wait(120)
     first = engine.lags()["numbers"]
     while engine.lags()["numbers"] <= first:
         time.sleep(0.001)

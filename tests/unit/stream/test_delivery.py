@@ -218,7 +218,7 @@ def test_draining_finishes_what_was_read() -> None:
     source = Parts({"a": range(10**6)}, sizes=[10])
     engine = Stream(source).map(lambda n: n, workers=2).batch(7).flat_map(list).to(sink).engine()
     engine.start()
-    assert sink.written.wait(30)
+    assert sink.written.wait(120)
     engine.drain()
     ended = engine.join()
     assert not ended.complete
@@ -257,7 +257,7 @@ def test_a_batch_does_not_wait_for_ever() -> None:
 
     def numbers() -> Iterator[int]:
         yield from range(3)
-        assert arrived.wait(30), "the batch came before the source went on"
+        assert arrived.wait(120), "the batch came before the source went on"
         yield 3
 
     sink = Telling()
@@ -278,7 +278,7 @@ def test_an_item_does_not_wait_for_the_next_one(workers: int | None) -> None:
     def numbers() -> Iterator[int]:
         for number in range(50):
             yield number
-            assert arrived.acquire(timeout=30)
+            assert arrived.acquire(timeout=120)
 
     sink = Telling()
     Stream(numbers()).map(lambda n: n, workers=workers).filter(lambda _: True).to(sink).run()

@@ -97,12 +97,12 @@ def test_a_slow_sink_holds_up_a_stage_of_coroutines() -> None:
     class Slow(Kept):
         def write(self, items: Sequence[Any]) -> None:
             super().write(items)
-            assert release.wait(30)
+            assert release.wait(120)
 
     sink = Slow()
     engine = Stream(numbers()).map(same, workers=10).to(sink).engine()
     engine.start()
-    assert sink.written.wait(30)
+    assert sink.written.wait(120)
     before = -1
     while len(read) != before:  # until nothing more is read
         before = len(read)
@@ -231,7 +231,7 @@ def test_an_endless_stage_with_several_workers_is_held_up_like_any_other() -> No
     sink = Kept()
     engine = Stream([1, 2]).flat_map(endless, workers=2).to(sink).engine()
     engine.start()
-    assert sink.written.wait(30)
+    assert sink.written.wait(120)
     engine.cancel()
     engine.wait()
 
@@ -243,7 +243,7 @@ def test_buffers_count_what_lists_hold() -> None:
     class Stuck(Kept):
         def write(self, items: Sequence[Any]) -> None:
             self.written.set()
-            assert release.wait(30)
+            assert release.wait(120)
 
     def note(number: int) -> int:
         read.append(number)
@@ -253,7 +253,7 @@ def test_buffers_count_what_lists_hold() -> None:
     flow = Stream(range(100_000)).map(note).batch(100).to(sink, workers=1)
     engine = flow.engine(settings=Settings(chunk=100, buffer=300))
     engine.start()
-    assert sink.written.wait(30)
+    assert sink.written.wait(120)
     time.sleep(0.3)  # as long as it likes to read on
     assert len(read) <= 700
     release.set()
@@ -402,7 +402,7 @@ def test_draining_loses_nothing_that_was_taken_from_an_iterator() -> None:
     sink = Kept()
     engine = Stream(numbers()).map(lambda number: number).to(sink).engine()
     engine.start()
-    assert sink.written.wait(30)
+    assert sink.written.wait(120)
     engine.drain()
     engine.join()
     assert sink.items == taken

@@ -204,7 +204,7 @@ def test_a_stream_uses_the_new_version_as_soon_as_it_is_there() -> None:
 
     def events() -> Any:
         yield "x"
-        assert reloaded.wait(30), "time alone loads it again"
+        assert reloaded.wait(120), "time alone loads it again"
         for _ in range(10_000):
             yield "x"
             if seen[-1]:
@@ -231,7 +231,7 @@ def test_items_whose_table_is_too_old_are_decided_about() -> None:
 
     def items() -> Any:
         yield 1
-        assert failed.wait(30)
+        assert failed.wait(120)
         for _ in range(10_000):
             yield 1
             if letters:

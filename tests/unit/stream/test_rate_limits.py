@@ -185,7 +185,7 @@ def test_whoever_waits_for_leave_hears_that_all_is_to_stop() -> None:
     thread = threading.Thread(target=push)
     thread.start()
     halt.stop()
-    thread.join(10)
+    thread.join(120)
     assert ended == [Stopped]
     assert ledger.unsettled == 1, "what did not pass is not acknowledged"
 
@@ -378,7 +378,7 @@ def test_a_cancelled_stream_does_not_wait_for_its_limits() -> None:
     source = Parts({"a": [("k", n) for n in range(50)]}, sizes=[10])
     engine = Stream(source).limit(Rate(1, seconds=3600.0), by=lambda item: item[0]).to(sink).engine()
     engine.start()
-    assert sink.written.wait(10)
+    assert sink.written.wait(120)
     engine.cancel()
     engine.join()
     assert sink.items == [("k", 0)]
@@ -445,7 +445,7 @@ def test_windows_behind_a_limit_count_each_item_once_whatever_was_held(tmp_path:
     terms = Settings(commit_every=0.005, chunk=10, buffer=10)
     engine = flow.engine(checkpoint=checkpoint, settings=terms)
     engine.start()
-    assert source.told.wait(30)
+    assert source.told.wait(120)
     getattr(engine, end)()
     engine.join()
     assert sink.items == []

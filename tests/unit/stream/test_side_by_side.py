@@ -176,7 +176,7 @@ class Paused:
 
     def flush(self) -> None:
         self.flushing.set()
-        assert self.go_on.wait(10)
+        assert self.go_on.wait(120)
 
     def tell(self, reached: Any) -> None:
         pass
@@ -198,10 +198,10 @@ def test_no_checkpoint_is_taken_while_a_source_goes_on_that_was_slow_to_pause() 
     barrier._asked.set()
     passing = threading.Thread(target=barrier.pass_by, args=(feed,))
     passing.start()
-    assert feed.flushing.wait(10)
+    assert feed.flushing.wait(120)
     barrier._release()  # the round ends, before the source has noted that it has paused
     feed.go_on.set()
-    passing.join(10)
+    passing.join(120)
     assert not passing.is_alive()
     drained.set()
 

@@ -29,7 +29,7 @@ from sidestage.stream.stream import Stream
 from sidestage.testing.turned_clock import HandClock
 
 QUICK = Breaker(in_a_row=3, pause=0.02, longest=0.05, least=100)
-SHORT = 0.3
+SHORT = 1.5
 LONG = 30.0
 
 

@@ -276,7 +276,7 @@ def test_whoever_stops_iterating_stops_the_stream() -> None:
     stream = iter(Stream(numbers()).map(twice, workers=2))
     assert next(stream) == 0
     stream.close()  # type: ignore[attr-defined]
-    assert closed.wait(10)
+    assert closed.wait(120)
     assert threading.active_count() == before
 
 

@@ -263,7 +263,7 @@ def test_a_cancelled_stream_undoes_what_it_has_not_committed() -> None:
 
     def endless() -> Any:
         yield 1
-        written.wait(10)
+        written.wait(120)
         while True:
             yield 2
 

@@ -94,7 +94,7 @@ def test_time_alone_closes_windows_that_count_by_the_clock() -> None:
 
     def events() -> Any:
         yield 1
-        assert arrived.wait(30), "the window closed though nothing came"
+        assert arrived.wait(120), "the window closed though nothing came"
 
     sink = Telling()
     by_clock = WindowPlan(windows=tumbling(0.05), aggregate=count())
@@ -171,7 +171,7 @@ def test_draining_keeps_open_windows_for_whoever_goes_on(tmp_path_factory: pytes
     source, sink = Parts({"a": items}, sizes=[10]), Kept()
     engine = Stream(source).window(plan()).to(sink).engine(checkpoint=Checkpoint(path))
     engine.start()
-    assert sink.written.wait(30)
+    assert sink.written.wait(120)
     engine.drain()
     assert not engine.join().complete
     assert all(each.kind == "on time" for each in sink.items)
@@ -203,7 +203,7 @@ def test_no_checkpoint_is_taken_while_anything_is_under_way(tmp_path: Path) -> N
     def stuck(click: Click) -> Click:
         if click[1] == "b":
             entered.set()
-            assert release.wait(30)
+            assert release.wait(120)
         return click
 
     checkpoint = Checkpoint(tmp_path / "checkpoint")
@@ -213,7 +213,7 @@ def test_no_checkpoint_is_taken_while_anything_is_under_way(tmp_path: Path) -> N
         stream.window(plan()).to(Kept()).engine(checkpoint=checkpoint, settings=Settings(commit_every=0.0))
     )
     engine.start()
-    assert entered.wait(30)
+    assert entered.wait(120)
     before = checkpoint.progress.number
     time.sleep(0.2)  # many checkpoints could be taken; none may
     assert checkpoint.progress.number == before

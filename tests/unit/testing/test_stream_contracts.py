@@ -165,7 +165,8 @@ def run(contract: type[Any], check: str, place: Any) -> None:
 
 
 @pytest.mark.parametrize("check", checks(SourceContract))
-def test_a_source_that_is_right_passes(check):
+def test_a_source_that_is_right_passes(check, monkeypatch):
+    monkeypatch.setattr(Quick, "patience", 120.0)
     run(Quick, check, Queue())
     run(Endless, check, Queue(ends=False))
     run(Shared, check, Queue(ends=False, shared=True))
