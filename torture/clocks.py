@@ -19,7 +19,7 @@ from torture.weakened import WITHOUT
 LIBRARY = "libfaketime.so.1"
 PLACES = ("/usr/lib/*/faketime", "/usr/lib/faketime", "/usr/local/lib/faketime", "/usr/lib64/faketime")
 JUMPS = ("+7200", "-7200")
-STUCK_SECONDS = 30.0
+STUCK_SECONDS = 90.0
 """A run of a second that takes so long waits for a clock."""
 STEPS = 24
 

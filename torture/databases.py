@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.servers.postgresql import Server
 
 MOMENT_SECONDS = 0.4
-PATIENCE_SECONDS = 15.0
+PATIENCE_SECONDS = 60.0
 """How long a publisher whose database came back may take to publish again before it is replaced."""
 CONTROL_STOPS = 2
 CONTROL_PATIENCE_SECONDS = 0.5

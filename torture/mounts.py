@@ -15,7 +15,7 @@ from pathlib import Path
 
 _SHUTDOWN = 0x8004587D
 _WITHOUT_FLUSHING_THE_LOG = struct.pack("I", 2)
-_UNMOUNT_SECONDS = 10.0
+_UNMOUNT_SECONDS = 120.0
 _NEW_MOUNTS = 0x00020000  # CLONE_NEWNS, as unshare(2) calls it
 
 

@@ -24,7 +24,7 @@ from torture.acknowledged import Acknowledged
 MARK = "SIDESTAGE_TORTURE"
 """Environment variable by which processes of a rig are found, so that none is left."""
 
-LIMIT_SECONDS = 90.0
+LIMIT_SECONDS = 300.0
 """A process that takes longer than this is stuck. It is no measure of speed."""
 
 HERE = Path(__file__).parents[1]

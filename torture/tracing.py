@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_ATTACH_SECONDS = 30.0
+_ATTACH_SECONDS = 120.0
 
 
 def why_not() -> str:
