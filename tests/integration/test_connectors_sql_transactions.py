@@ -19,6 +19,7 @@ from sqlalchemy import make_url
 from tests.servers.postgresql import Server
 from tests.servers.proxy import Fault, Proxy
 
+from sidestage.connectors.failure import ConnectorError
 from sidestage.connectors.keyset import KeysetPages
 from sidestage.connectors.sql_progress import TABLE
 from sidestage.connectors.sql_table import SqlTable, SqlTransactionalTable
@@ -172,6 +173,23 @@ def test_after_a_commit_that_was_cut_the_database_says_what_became_of_it(url, pr
         second.write([(2, "again")])
         second.commit(reached(3), {})
     assert ids(url) == [1, 2]
+
+
+@pytest.mark.parametrize("there", [(), ("another",), ("another", "s")])
+def test_an_opening_that_was_cut_at_its_commit_keeps_nobody_out(url, proxy, there):
+    """The server hears nothing of it for hours, and holds its locks so long."""
+    through = url.replace(f":{make_url(url).port}/", f":{proxy.port}/")
+    for stream in there:
+        sink(url, stream=stream).open().close()
+    proxy.break_next("none", "half open")  # the first one is of the session's settings
+    with pytest.raises(ConnectorError):
+        sink(through).open()
+    assert proxy.broken == 1
+    with closing(sink(through, stream="beside").open()) as beside, closing(sink(through).open()) as writer:
+        writer.write([(1, "a")])
+        writer.commit(reached(1), {})
+        beside.commit(reached(1), {})
+    assert ids(url) == [1]
 
 
 def test_a_stream_whose_connection_is_cut_writes_each_item_once(url, proxy):

@@ -6,9 +6,10 @@ import threading
 from collections.abc import Iterator
 from typing import Literal
 
-Fault = Literal["answer lost", "request lost", "half open"]
+Fault = Literal["none", "answer lost", "request lost", "half open"]
 """What happens at a commit.
 
+- "none": all is well.
 - "answer lost": the server commits, but its answer comes to nobody.
 - "request lost": the server never hears of the commit, but that the connection is gone.
 - "half open": the server hears of neither, and waits for the rest of the transaction.

@@ -1,6 +1,7 @@
 """How far streams have come, in a table beside what they write; and numbers that fence off late writers."""
 
 import time
+import zlib
 from typing import Any, NamedTuple
 
 import msgspec
@@ -58,17 +59,18 @@ class ProgressTable:
 
     def fence_off(self, connection: Connection) -> Fence:
         """Take over from whoever wrote before, whose transaction is undone."""
-        self._create(connection)
         session = self._session(connection)
         deadline = time.monotonic() + self._patience
         while True:
             try:
+                self._create(connection)
                 number, before = self._take_over(connection, session)
             except DBAPIError as error:
                 connection.rollback()
                 if code_of(error) != "55P03" or time.monotonic() > deadline:
                     raise
-                # It hangs in the middle of a commit.
+                # It hangs in the middle of a commit: one that opened it, or the one that wrote.
+                self._end_openings(connection)
                 self._end(connection, self._owner(connection))
             else:
                 self._end(connection, before)
@@ -93,6 +95,7 @@ class ProgressTable:
         if not inspect(connection).has_table(TABLE, self._schema or None):
             connection.rollback()
             try:
+                self._queue(connection, "")
                 connection.exec_driver_sql(
                     f"CREATE TABLE IF NOT EXISTS {self._name} (stream TEXT PRIMARY KEY, "
                     "fence BIGINT NOT NULL, number BIGINT NOT NULL, progress TEXT, session TEXT NOT NULL)"
@@ -105,8 +108,7 @@ class ProgressTable:
         connection.rollback()
 
     def _take_over(self, connection: Connection, session: str) -> tuple[int, str]:
-        if self._place.is_postgresql:
-            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+        self._queue(connection, self._stream)
         connection.execute(
             text(
                 f"INSERT INTO {self._name} (stream, fence, number, progress, session) "  # noqa: S608
@@ -129,7 +131,22 @@ class ProgressTable:
         connection.commit()
         return number, str(found[1])
 
+    def _queue(self, connection: Connection, stream: str) -> None:
+        """Open a stream after others who do, or make the table ("").
+
+        Who hangs in that has written its name where nobody else sees it yet; this lock tells who it is.
+        """
+        if self._place.is_postgresql:
+            connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+            turn = {"table": _signed(_number(self._name)), "stream": _signed(_number(stream))}
+            connection.execute(
+                text("SELECT pg_advisory_xact_lock(CAST(:table AS int), CAST(:stream AS int))"), turn
+            )
+
     def _owner(self, connection: Connection) -> str:
+        if not inspect(connection).has_table(TABLE, self._schema or None):
+            connection.rollback()
+            return ""
         statement = text(f"SELECT session FROM {self._name} WHERE stream = :stream")  # noqa: S608
         found = connection.scalar(statement, {"stream": self._stream})
         connection.rollback()
@@ -147,21 +164,45 @@ class ProgressTable:
         connection.rollback()
         return str(found or "")
 
+    def _end_openings(self, connection: Connection) -> None:
+        """End the sessions that hang while they open this stream, or make the table."""
+        held = (
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks "
+            "WHERE locktype = 'advisory' AND objsubid = 2 AND granted AND pid <> pg_backend_pid() "
+            "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
+            "AND classid::bigint = :table AND objid::bigint IN (:making, :stream)"
+        )
+        numbers = {"making": _number(""), "stream": _number(self._stream)}
+        self._terminate(connection, held, {"table": _number(self._name), **numbers})
+
     def _end(self, connection: Connection, session: str) -> None:
         """End a session whose locks would be in our way. One that we may not end cannot commit anyway."""
         if not session or not self._place.is_postgresql:
             return
-        statement = text(
+        of_session = (
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
             "WHERE pid::text || ' ' || backend_start::text = :session AND pid <> pg_backend_pid()"
         )
+        self._terminate(connection, of_session, {"session": session})
+
+    def _terminate(self, connection: Connection, statement: str, given: dict[str, Any]) -> None:
         try:
-            connection.execute(statement, {"session": session})
+            connection.execute(text(statement), given)
         except DBAPIError as error:
             if code_of(error) != "42501":
                 raise
         finally:
             connection.rollback()
+
+
+def _number(name: str) -> int:
+    """Return a number of 32 bits for a name, as the locks of PostgreSQL have them."""
+    return zlib.crc32(name.encode())
+
+
+def _signed(number: int) -> int:
+    """Return the same bits as a signed number."""
+    return number - (number >> 31 << 32)
 
 
 def read_progress(sink: SqlTransactionalTable) -> Progress:
