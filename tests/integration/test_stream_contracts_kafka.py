@@ -3,17 +3,18 @@
 import itertools
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, TopicPartition
 from tests.servers.kafka import Broker
 
-from sidestage.connectors.kafka import KafkaSink, KafkaSource, Message, values
-from sidestage.testing.streams import SinkContract, SourceContract
+from sidestage.connectors.kafka import KafkaSink, KafkaSource, KafkaTransactionalSink, Message, values
+from sidestage.stream.contract import Reader
+from sidestage.testing.streams import SinkContract, SourceContract, TransactionalSinkContract
 
 QUICK = {"heartbeat.interval.ms": 100}
 PARTS = 2
@@ -101,3 +102,41 @@ class TestKafkaSink(SinkContract):
     @pytest.fixture
     def place(self, broker: Broker) -> SinkTopic:
         return SinkTopic(broker)
+
+
+class TransactionsTopic(SinkTopic):
+    """A topic that is written to in transactions, with a folder for states."""
+
+    def __init__(self, broker: Broker, folder: Path) -> None:
+        super().__init__(broker)
+        self._folder = folder
+
+    def sink(self) -> KafkaTransactionalSink:  # type: ignore[override]  # as another contract has it
+        return KafkaTransactionalSink(
+            servers=self.servers, topic=self.name, identity=self.name, state=self._folder
+        )
+
+    def readers(self) -> Mapping[str, Reader[Any]]:
+        return {}
+
+    def written(self) -> list[Any]:
+        """Return what is committed: what readers of committed messages find before the end."""
+        given = {"bootstrap.servers": self.servers, "group.id": self.name, "enable.partition.eof": True}
+        with closing(Consumer(given)) as asker:
+            asker.assign([TopicPartition(self.name, 0, 0)])
+            found: list[Any] = []
+            deadline = time.monotonic() + 30
+            while True:
+                assert time.monotonic() < deadline
+                for each in asker.consume(100, 1.0):
+                    error = each.error()
+                    if error is None:
+                        found.append(each.value())
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        return found
+
+
+class TestKafkaTransactionalSink(TransactionalSinkContract):
+    @pytest.fixture
+    def place(self, broker: Broker, tmp_path: Path) -> TransactionsTopic:
+        return TransactionsTopic(broker, tmp_path)

@@ -6,7 +6,8 @@ committed is the engine's decision alone: nothing is stored or committed by the 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -144,14 +145,26 @@ class KafkaTransactionalSink(KafkaSink, frozen=True, kw_only=True):
     ``identity`` names this writer across restarts, and one process at a time: opening it ends what an
     earlier one left unfinished and fences it off. What is written can be read, by those who read committed
     messages only, once a second or as ``Settings(commit_every=)`` says. A transaction lasts for ``patience``
-    at most. It cannot keep the state of windows.
+    at most.
+
+    With ``state``, a folder that is there wherever this runs, it keeps the state of windows and joins, too,
+    and the positions of sources that are not in Kafka: in files, each of which counts from the moment at
+    which a transaction is committed that names it. One reader must have all parts of a topic then.
     """
 
-    keeps_states: ClassVar[bool] = False
     identity: str
+    state: Path | str | None = None
+
+    @property
+    def keeps_states(self) -> bool:
+        """Whether it keeps the state of windows and joins."""
+        return self.state is not None
 
     def open(self) -> "KafkaTransactionalWriter":
-        """Connect, and end what an earlier writer of this identity left. Raises ConnectorError."""
+        """Connect, and end what an earlier writer of this identity left.
+
+        Raises ConnectorError; DataError if the state that is committed cannot be read.
+        """
         _require_client()
         from sidestage.connectors.kafka_transactions import (  # noqa: PLC0415 - needs an extra
             KafkaTransactionalWriter,
@@ -160,8 +173,16 @@ class KafkaTransactionalSink(KafkaSink, frozen=True, kw_only=True):
         return KafkaTransactionalWriter(self)
 
     def progress(self) -> Progress:
-        """Return that nothing is known: the group of the source keeps how far it has come."""
-        return Progress(0, {})
+        """Return what the state holds that was committed last. Raises ConnectorError, DataError.
+
+        Without ``state`` nothing is known: the group of the source keeps how far it has come.
+        """
+        if self.state is None:
+            return Progress(0, {})
+        _require_client()
+        from sidestage.connectors.kafka_states import KafkaStates  # noqa: PLC0415 - needs an extra
+
+        return KafkaStates(self, Path(self.state)).progress()
 
 
 def part_of(topic: str, partition: int) -> str:

@@ -65,6 +65,7 @@ class KafkaReader(Generic[T]):
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._stopped = False
+        self._is_bound = False
         self._consumer = Consumer(self._settings(), logger=LOGGER)
         try:
             require_topics(self._consumer, source.topics, f"Reading {source.name}", self._take_problem)
@@ -105,11 +106,11 @@ class KafkaReader(Generic[T]):
         """Have the group begin at these positions next time; those of parts that were lost are dropped.
 
         Returns at once; a commit that the broker could not take is sent again. Raises ConnectorError if it
-        refuses us.
+        refuses us. What transactions have committed is not committed again, which could come too late.
         """
         with self._lock:
             for part, position in positions.items():
-                if part in self._parts and part not in self._lost:
+                if part in self._parts and part not in self._lost and not self._is_bound:
                     self._wanted[part] = int(position)
             self._send_commits()
             self._raise_problem()
@@ -164,8 +165,17 @@ class KafkaReader(Generic[T]):
         """Return, for a transaction, what tells the broker that we are still of the group."""
         return self._consumer.consumer_group_metadata()
 
+    def ask_group(self) -> dict[str, TopicPartition]:
+        """Return what the group has committed of all parts, also those of others. Raises KafkaException."""
+        ask = self._consumer.list_topics
+        found = [ask(topic, ANSWER_SECONDS).topics[topic] for topic in self._source.topics]
+        places = [TopicPartition(str(each.topic), number) for each in found for number in each.partitions]
+        committed = self._consumer.committed(places, ANSWER_SECONDS)
+        return {part_of(place.topic, place.partition): place for place in committed}
+
     def note_committed(self, positions: Positions) -> None:
         """Note that a transaction, perhaps of another thread, has committed these positions."""
+        self._is_bound = True
         for part, position in positions.items():
             if part in self._parts:
                 self._done[part] = int(position)

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from sidestage.connectors.aside import Aside
 from sidestage.connectors.failure import ConnectorError, PartsLost
 from sidestage.connectors.kafka import KafkaTransactionalSink, Message
 from sidestage.connectors.kafka_faults import FAILURES, LOGGER, error_of, explain
 from sidestage.connectors.kafka_reader import KafkaReader, place_of
+from sidestage.connectors.kafka_states import KafkaStates
+from sidestage.connectors.kafka_versions import Version
 from sidestage.connectors.kafka_writer import KafkaWriter
 from sidestage.stream.contract import Position, Positions, Progress, Reader, Refused, TransactionLost
 
@@ -30,10 +33,13 @@ class KafkaTransactionalWriter(KafkaWriter):
         self._identity = sink.identity
         self._begun = False
         self._spoilt: KafkaError | None = None
+        self._states = None if sink.state is None else KafkaStates(sink, Path(sink.state))
         self._committed: dict[str, dict[str, Position]] = {}
         super().__init__(sink)
         try:
             self._step(self._producer.init_transactions)
+            if self._states is not None:
+                self._committed = self._states.begin().positions
         except BaseException:
             self.close()
             raise
@@ -59,28 +65,34 @@ class KafkaTransactionalWriter(KafkaWriter):
     def commit(self, progress: Progress, readers: Mapping[str, Reader[Any]]) -> None:
         """Commit what was written, with the positions that Kafka sources have reached, in one.
 
-        Raises TransactionLost; ConnectorError for a source whose positions Kafka cannot keep.
+        Raises TransactionLost; ConnectorError for a source whose positions Kafka cannot keep; if states are
+        kept, OSError if they cannot be, and DataError for a source that they are not of.
         """
+        states = self._states
         reached = {
-            name: (self._kafka_reader(name, readers), positions)
+            name: (reader, positions)
             for name in progress.positions
             if (positions := self._news(name, progress.positions[name]))
+            and (reader := self._kafka_reader(name, readers)) is not None
         }
-        if not (reached or self._begun):
+        if not (reached or self._begun or states):
             return
         try:
             self._begin()
             self._flush()
             self._require_sent()
-            for reader, positions in reached.values():
-                self._send_positions(reader, positions)
+            for name, (reader, positions) in reached.items():
+                self._send_positions(name, reader, positions)
+            version = None if states is None else self._send_states(states, progress)
             self._step(self._producer.commit_transaction)
         except (ConnectorError, *FAILURES, _Stuck) as error:
             raise self._lost(error) from error
         self._begun = False
-        for name, (reader, positions) in reached.items():
+        for reader, positions in reached.values():
             reader.note_committed(positions)
-            self._committed[name] = dict(progress.positions[name])
+        self._committed = {name: dict(positions) for name, positions in progress.positions.items()}
+        if states is not None and version is not None:
+            states.note_committed(version)
 
     def close(self) -> None:
         """Undo what was not committed, and disconnect."""
@@ -119,17 +131,20 @@ class KafkaTransactionalWriter(KafkaWriter):
         known = self._committed.get(source, {})
         return {part: position for part, position in positions.items() if known.get(part) != position}
 
-    def _kafka_reader(self, name: str, readers: Mapping[str, Reader[Any]]) -> KafkaReader[Any]:
+    def _kafka_reader(self, name: str, readers: Mapping[str, Reader[Any]]) -> KafkaReader[Any] | None:
+        """Return the reader of a source, None if its positions are kept with the state and nowhere else."""
         reader = readers.get(name)
         if isinstance(reader, KafkaReader):
             return reader
+        if self._states is not None:
+            return None
         raise ConnectorError(
             f"{self._doing}: Kafka cannot keep how far {name!r} has been read.",
-            hint="Write in transactions only what comes from topics of the same cluster.",
+            hint="Say state=FOLDER, or write only what comes from topics of the same cluster.",
             failure_class="bug",
         )
 
-    def _send_positions(self, reader: KafkaReader[Any], positions: Positions) -> None:
+    def _send_positions(self, name: str, reader: KafkaReader[Any], positions: Positions) -> None:
         # The broker refuses an old membership, and so a part that is lost after this has been asked for.
         membership = reader.membership()
         if not reader.holds(positions):
@@ -139,7 +154,20 @@ class KafkaTransactionalWriter(KafkaWriter):
                 hint="Whoever has them now reads them again.",
                 failure_class="stale",
             )
-        places = [place_of(part, int(position)) for part, position in positions.items()]
+        if self._states is None:
+            places = [place_of(part, int(position)) for part, position in positions.items()]
+        else:
+            self._states.require_whole(name, reader, membership, self._committed.get(name, {}))
+            places = self._states.marked(positions)
+        self._send_offsets(places, membership)
+
+    def _send_states(self, states: KafkaStates, progress: Progress) -> Version:
+        """Write the states of windows, and have the transaction name them."""
+        version = states.write(progress)
+        self._send_offsets([states.place_of(version)], states.membership)
+        return version
+
+    def _send_offsets(self, places: list[TopicPartition], membership: Any) -> None:
         send = self._producer.send_offsets_to_transaction
         self._step(lambda seconds: _in_time(partial(send, places, membership, seconds), seconds))
 

@@ -4,26 +4,15 @@ The file is replaced as a whole: written aside with a checksum, synced, renamed,
 Whoever finds the newest one damaged goes on from the one before; what was done since then is done again.
 """
 
-import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-
-import msgspec
-import xxhash
 
 from sidestage.data.blaming import blaming
 from sidestage.data.syncing import sync_folder
 from sidestage.errors import DataError, DefinitionError
 from sidestage.stream.contract import Positions, Progress
-
-_VERSION = 1
-
-
-class _Sealed(msgspec.Struct, frozen=True):
-    version: int
-    checksum: str
-    progress: msgspec.Raw
+from sidestage.stream.sealed import DamagedError, read_sealed, write_sealed
 
 
 class Checkpoint:
@@ -92,8 +81,8 @@ class Checkpoint:
         if stamp is not None and stamp == self._stamp:
             return not self._is_damaged
         try:
-            found = _read(self.path)
-        except (FileNotFoundError, _DamagedError):
+            found, _ = read_sealed(self.path)
+        except (FileNotFoundError, DamagedError):
             return False
         if found != self._progress:
             raise DataError(
@@ -112,13 +101,8 @@ class Checkpoint:
 
     def _write(self, progress: Progress) -> None:
         is_whole = self._is_whole()
-        body = msgspec.json.encode(progress)
-        sealed = _Sealed(_VERSION, xxhash.xxh3_128_hexdigest(body), msgspec.Raw(body))
         aside = self.path.with_name(f"{self.path.name}.new")
-        with aside.open("wb") as file:
-            file.write(msgspec.json.encode(sealed))
-            file.flush()
-            os.fsync(file.fileno())
+        write_sealed(aside, progress)
         if is_whole:  # a damaged one must not take the place of the one that was gone on from
             self.path.replace(self.previous)
         aside.replace(self.path)
@@ -129,10 +113,10 @@ class Checkpoint:
         errors = []
         for path in (self.path, self.previous):
             try:
-                return _read(path)
+                return read_sealed(path)[0]
             except FileNotFoundError:
                 continue
-            except _DamagedError as error:
+            except DamagedError as error:
                 self._is_damaged = True
                 errors.append(f"{path.name}: {error}")
         if errors:
@@ -141,23 +125,3 @@ class Checkpoint:
                 hint="Move the files away to begin from the start, or put back a copy.",
             )
         return Progress(0, {})
-
-
-class _DamagedError(Exception):
-    """A file that is not what was written."""
-
-
-def _read(path: Path) -> Progress:
-    try:
-        sealed = msgspec.json.decode(path.read_bytes(), type=_Sealed)
-    except msgspec.DecodeError as error:
-        raise _DamagedError(str(error)) from error
-    if sealed.version > _VERSION:
-        raise DataError(
-            f"The checkpoint {path} was written by a later release of Sidestage.",
-            hint="Use that release, or move the file away to begin from the start.",
-        )
-    body = bytes(sealed.progress)
-    if xxhash.xxh3_128_hexdigest(body) != sealed.checksum:
-        raise _DamagedError("its checksum is another one")
-    return msgspec.json.decode(body, type=Progress)

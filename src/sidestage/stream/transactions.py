@@ -120,6 +120,6 @@ def transactions_of(layout: Layout) -> Transactions | None:
     if has_states and not getattr(sink, "keeps_states", True):
         raise DefinitionError(
             f"{layout.names[node]!r} cannot keep the state of windows, or of joins, in its transactions.",
-            hint="Write to a sink without transactions, with a Checkpoint, or into an SQL table.",
+            hint="Give it a place for them, such as state= of Kafka's, or write without transactions.",
         )
     return Transactions(node, sink)
