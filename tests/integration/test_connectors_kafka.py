@@ -4,13 +4,11 @@ import contextlib
 import itertools
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,26 +33,6 @@ from sidestage.stream.stream import Stream
 SECONDS = 180.0
 QUICK = {"heartbeat.interval.ms": 100}
 """A member hears at once of another one that comes or goes."""
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[Broker]:
-    with tempfile.TemporaryDirectory(prefix="sidestage-kafka-") as folder:
-        made = Broker(Path(folder))
-        made.start()
-        yield made
-        made.stop()
-
-
-@pytest.fixture
-def topic(broker: Broker, request: pytest.FixtureRequest) -> str:
-    return broker.create_topic(request.node.name.replace("[", "-").rstrip("]"))
-
-
-@pytest.fixture
-def wide(broker: Broker, request: pytest.FixtureRequest) -> str:
-    """A topic with four partitions."""
-    return broker.create_topic(f"{request.node.name}-wide", 4)
 
 
 def source(broker: Broker, *topics: str, **more: Any) -> KafkaSource[bytes | None]:

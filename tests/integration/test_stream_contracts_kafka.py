@@ -1,9 +1,8 @@
 """Kafka's source and sink keep the contracts of streams, on a real broker."""
 
 import itertools
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,6 @@ from sidestage.testing.streams import SinkContract, SourceContract, Transactiona
 QUICK = {"heartbeat.interval.ms": 100}
 PARTS = 2
 SECONDS = 180.0
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[Broker]:
-    with tempfile.TemporaryDirectory(prefix="sidestage-kafka-") as folder:
-        made = Broker(Path(folder))
-        made.start()
-        yield made
-        made.stop()
 
 
 class Topic:
@@ -121,19 +111,19 @@ class TransactionsTopic(SinkTopic):
 
     def written(self) -> list[Any]:
         """Return what is committed: what readers of committed messages find before the end."""
-        given = {"bootstrap.servers": self.servers, "group.id": self.name, "enable.partition.eof": True}
-        with closing(Consumer(given)) as asker:
+        quick = {"enable.partition.eof": True, "fetch.wait.max.ms": 10}
+        with closing(Consumer({"bootstrap.servers": self.servers, "group.id": self.name, **quick})) as asker:
             asker.assign([TopicPartition(self.name, 0, 0)])
             found: list[Any] = []
             deadline = time.monotonic() + 30
             while True:
                 assert time.monotonic() < deadline
-                for each in asker.consume(100, 1.0):
-                    error = each.error()
-                    if error is None:
-                        found.append(each.value())
-                    elif error.code() == KafkaError._PARTITION_EOF:
-                        return found
+                each = asker.poll(1.0)
+                error = None if each is None else each.error()
+                if error is not None and error.code() == KafkaError._PARTITION_EOF:
+                    return found
+                if each is not None and error is None:
+                    found.append(each.value())
 
 
 class TestKafkaTransactionalSink(TransactionalSinkContract):

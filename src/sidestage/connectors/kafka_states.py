@@ -32,7 +32,7 @@ class _Mark(msgspec.Struct, frozen=True):
 
 
 class KafkaStates:
-    """The states of one writer. Raises ConnectorError if it may not ask for what is committed."""
+    """Those of one writer. Used by one thread at a time."""
 
     def __init__(self, sink: KafkaTransactionalSink, folder: Path) -> None:
         self._sink = sink
@@ -96,8 +96,8 @@ class KafkaStates:
             raise explain(error, self._doing) from error
         if not reader.holds(stands):
             raise PartsLost(
-                f"Not all of the parts {', '.join(sorted(stands))}, of which a state is kept, are read here.",
-                hint="With state= one reader has all parts. Is there another member of the group?",
+                f"Not all of the parts {', '.join(sorted(stands))} are read here: others of the group do.",
+                hint="A state belongs to all parts, so with state= a group has one member that reads.",
                 failure_class="stale",
             )
         for part, place in stands.items():

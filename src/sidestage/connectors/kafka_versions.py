@@ -50,10 +50,10 @@ class Versions:
 
         Raises DataError if it is not there, or is not what was written.
         """
+        progress = self.load(committed)
         if not self._folder.is_dir():
             self._folder.mkdir(parents=True)
             sync_folder(self._folder.parent)
-        progress = self.load(committed)
         if committed is not None:
             self._count, self._kept = committed.count, committed.file
         self._left = set(self._found()) - {self._kept}

@@ -16,6 +16,8 @@ from sidestage.stream.windows.stage import Windows
 
 _LOOK_SECONDS = 0.1
 _ROUND_SECONDS = 0.002
+_RENEW_SECONDS = 3600.0
+"""For how long nothing is kept while nothing changes: Kafka forgets what is not committed for a week."""
 
 
 class Keeper(Protocol):
@@ -78,6 +80,7 @@ class Barrier:
         self._paused: set[Pausing] = set()
         self._left: set[Pausing] = set()
         self._kept: dict[Pausing, dict[str, Position]] = {}
+        self._unchanged = 0.0
 
     def pass_by(self, feed: Pausing) -> None:
         """Pause if a checkpoint is being taken. Called by each source after each read. Raises Stopped."""
@@ -106,6 +109,7 @@ class Barrier:
         while not self._is_over_within(drained):
             if self._halt.is_set:
                 return
+            self._unchanged += self._seconds
             self._asked.set()
             try:
                 while not (self._all_paused() and self._keep()):
@@ -158,9 +162,11 @@ class Barrier:
 
         def save(states: dict[str, bytes]) -> None:
             reached = {feed: feed.take_reached() for feed in feeds}
-            if last or any(reached.values()) or states != self._keeper.progress.states:
+            is_due = last or self._unchanged >= _RENEW_SECONDS
+            if is_due or any(reached.values()) or states != self._keeper.progress.states:
                 self._sync()
                 self._keeper.save_all({feed.name: parts for feed, parts in reached.items()}, states)
+                self._unchanged = 0.0
                 with self._changed:
                     for feed, parts in reached.items():
                         self._kept[feed] = {**self._kept.get(feed, {}), **parts}

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import itertools
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,7 @@ from sidestage.stream import (
     Stream,
     TransactionLost,
     WindowPlan,
+    barrier,
     count,
     tumbling,
 )
@@ -95,6 +97,36 @@ class LedgerWriter:
 
     def close(self) -> None:
         self._place.closed += 1
+
+
+def test_what_is_committed_is_committed_again_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(barrier, "_RENEW_SECONDS", 0.0)
+    place = Ledger()
+    renewed = threading.Event()
+
+    class Renewed(LedgerWriter):
+        def commit(self, progress: Progress, readers: Mapping[str, Reader[Any]]) -> None:
+            super().commit(progress, readers)
+            if progress.number == 3:
+                renewed.set()
+
+    class Idle(Parts):
+        def open(self, resume: Any) -> Any:
+            reader = super().open(resume)
+            read = reader.read
+            reads = itertools.count()
+            reader.read = lambda limit, wait: read(limit, wait) or (None if is_over(next(reads)) else ())
+            return reader
+
+    def is_over(reads: int) -> bool:
+        return renewed.wait(0.001) or reads == 20_000
+
+    place.open = lambda: Renewed(place, place.fence)  # type: ignore[method-assign]
+    Stream(Idle({"a": [1]})).to(place).run(settings=OFTEN)
+
+    assert renewed.is_set()
+    assert place.committed == [1]
+    assert place.progress().positions == {"parts": {"a": 1}}
 
 
 def test_items_become_visible_with_the_positions_they_came_from() -> None:
