@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from sidestage.data.blaming import blaming
 from sidestage.data.syncing import sync_folder
 from sidestage.errors import DataError
 from sidestage.stream.contract import Progress
@@ -85,8 +86,9 @@ class Versions:
         """Write one to be committed next. Raises OSError."""
         name = f"{self._prefix}-{self._count + 1:010}-{secrets.token_hex(8)}{_ENDING}"
         self._left.add(name)
-        checksum = write_sealed(self._folder / name, progress)
-        sync_folder(self._folder)
+        with blaming(self._folder / name):
+            checksum = write_sealed(self._folder / name, progress)
+            sync_folder(self._folder)
         return Version(self._count + 1, name, checksum)
 
     def note_committed(self, version: Version) -> None:
