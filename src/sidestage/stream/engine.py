@@ -18,7 +18,7 @@ from sidestage.stream.contract import Positions, Reader
 from sidestage.stream.failing import Abandoned, Stopped, StreamDied
 from sidestage.stream.feed import READ_SECONDS, Feed
 from sidestage.stream.layout import Segment
-from sidestage.stream.life.life import Life
+from sidestage.stream.life.life import Life, hanging_text
 from sidestage.stream.life.revoking import Revocation
 from sidestage.stream.mailbox import Inlet
 from sidestage.stream.memory.budget import MemoryCounts
@@ -76,16 +76,17 @@ class Engine:
 
         That is TransactionLost if a sink did not commit: a new engine goes on from what it had committed.
         """
+        self.life.require_new()
         has_waited = False
         try:
-            self.start()
+            self._start()
             has_waited = True
             return self.join()
         except BaseException as error:
             if not (has_waited and isinstance(error, Exception)):
                 hanging = self.cancel(type(error).__name__, grace=self._settings.grace)
                 if hanging:
-                    error.add_note(_hang(hanging))
+                    error.add_note(hanging_text(hanging))
             raise
 
     @property
@@ -108,14 +109,17 @@ class Engine:
         return self.life.wait(seconds)
 
     def start(self) -> None:
-        """Begin. Raises what a sink with transactions raises when it is opened, DataError, RuntimeError.
+        """Begin, once. Raises DefinitionError, DataError, RuntimeError, and what a transactional sink raises.
 
-        The last means that the system gives no threads for it. Nothing runs after an error.
+        RuntimeError: the system gives no threads for it. Nothing runs after an error.
         """
+        self.life.require_new()
+        self._start()
+
+    def _start(self) -> None:
         try:
             self._began = self._clock.monotonic()
-            segments = self._assembly.layout.segments
-            self._at_work = sum(segment.threads for segment in segments)
+            self._at_work = sum(segment.threads for segment in self._assembly.layout.segments)
             self.life.begin(self._at_work)
             if self._checkpoint is not None:
                 self._checkpoint.begin_use(self)
@@ -129,7 +133,7 @@ class Engine:
             retuner = self._assembly.retuner()
             if retuner is not None:
                 self._start_thread("buffers", partial(retuner.watch, self._drained, self._halt))
-            for segment in reversed(segments):
+            for segment in reversed(self._assembly.layout.segments):
                 for number in range(segment.threads):
                     self._start_one(segment, number)
         except Exception as error:
@@ -146,16 +150,17 @@ class Engine:
 
         Once it is told to stop it may take ``within`` seconds (None: the grace of its settings).
         """
+        self.life.require_begun()
         grace = self._settings.grace if within is None else within
         while not self.wait(READ_SECONDS) and not self._halt.is_set:
             pass
         hanging = () if self.wait(grace) else self.life.name_hanging(grace)
         if self._halt.error is not None:
             if hanging:
-                self._halt.error.add_note(_hang(hanging))
+                self._halt.error.add_note(hanging_text(hanging))
             raise self._halt.error
         if hanging:
-            raise StreamHangs(_hang(hanging), hint="Give calls that may block a timeout of their own.")
+            raise StreamHangs(hanging_text(hanging), hint="Give calls that may block a timeout of their own.")
         complete = not (self._halt.is_set or self._draining.is_set())
         seconds = self._clock.monotonic() - self._began
         cpu = self._cpu + self._assembly.cpu_elsewhere()
@@ -393,7 +398,3 @@ def _name(assembly: Assembly) -> str:
     """Return what people would call a stream: its sources."""
     layout = assembly.layout
     return " + ".join(layout.names[node] for node in layout.nodes if isinstance(node, SourceNode))
-
-
-def _hang(threads: tuple[str, ...]) -> str:
-    return f"The stream was told to stop, but some of its threads do not return: {', '.join(threads)}."

@@ -726,3 +726,14 @@ def test_a_start_that_is_just_over_hides_no_error(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Engine, "start", slow)
     with pytest.raises(StreamFailed, match="ValueError: 1"):
         Stream([1]).map(fail).to(Kept()).serve()
+
+
+def test_an_engine_that_was_not_started_is_not_waited_for_and_one_runs_once() -> None:
+    engine = Stream([1]).to(Kept()).engine()
+    with pytest.raises(DefinitionError, match="was not started"):
+        engine.join()
+    assert engine.run().complete
+    for again in (engine.start, engine.run):
+        with pytest.raises(DefinitionError, match="was started before"):
+            again()
+    assert engine.join().complete

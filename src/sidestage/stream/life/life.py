@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 
 from sidestage.clock import Clock
+from sidestage.errors import DefinitionError
 from sidestage.events import Event, Listener, Phase
 from sidestage.policy.news import News
 from sidestage.stream.failing import Halt, Stopped
@@ -44,6 +45,7 @@ class Life:
         self._over = threading.Event()
         self._when_over: list[Callable[[], object]] = []
         self._began = 0.0
+        self._is_begun = False
         self._hanging: tuple[str, ...] = ()
         halt.when_stopped = self._stopped
 
@@ -60,6 +62,17 @@ class Life:
         self._news.tell()
         if not workers:
             self._boot()
+
+    def require_new(self) -> None:
+        """Note that somebody begins. Raises DefinitionError if somebody has."""
+        if self._is_begun:
+            raise DefinitionError("This engine was started before.", hint="A new one runs the stream again.")
+        self._is_begun = True
+
+    def require_begun(self) -> None:
+        """Raise DefinitionError if nobody has begun: there is nothing to wait for."""
+        if not self._is_begun:
+            raise DefinitionError("This engine was not started.", hint="Call start() before, or run().")
 
     def start(self, name: str, work: Callable[[], None]) -> None:
         """Have a thread do some work. Raises RuntimeError if the system gives no more threads."""
@@ -190,3 +203,8 @@ class Life:
 
     def _note_turn(self, phase: Phase, why: str) -> None:
         self._news.note(TURNS[phase](self._clock.now(), self.stream, why))
+
+
+def hanging_text(threads: tuple[str, ...]) -> str:
+    """Say which threads do not end."""
+    return f"The stream was told to stop, but some of its threads do not return: {', '.join(threads)}."
