@@ -7,7 +7,7 @@ notice.
 import math
 import threading
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -54,6 +54,10 @@ class Surge(msgspec.Struct, frozen=True, kw_only=True):
                 f"times_usual={self.times_usual}, floor={self.floor}) makes no sense.",
                 hint="share and floor lie above 0 and up to 1, times_usual above 1; least and within are "
                 "positive.",
+            )
+        if self.then not in get_args(OnSurge):
+            raise DefinitionError(
+                f"Surge(then={self.then!r}) makes no sense.", hint="Give 'alert' or 'stop'."
             )
 
 

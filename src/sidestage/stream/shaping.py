@@ -1,13 +1,25 @@
 """What a user writes to change the shape of a stream: columns and rows, ways that part, ways that join."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeGuard, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    TypedDict,
+    TypeGuard,
+    TypeVar,
+    Unpack,
+    get_args,
+    overload,
+)
 
 import msgspec
 
 from sidestage.errors import DefinitionError
 from sidestage.policy.retry import Retry
 from sidestage.stream.columns.frames import rows_of
+from sidestage.stream.demands import require_one_of
 from sidestage.stream.failing import DeadLetter, Default, OnError, SetAside
 from sidestage.stream.joins.joining import Joining
 from sidestage.stream.nodes import (
@@ -144,6 +156,7 @@ class Shaping(Joining[T_co]):
         of which types; without one they are what pyarrow sees in the values, and where types change so that
         no column can hold both a table ends early. What is no row is an error of this stage. Keys end here.
         """
+        require_one_of("tables(of)", of, get_args(Library))
         if isinstance(on_error, Default):
             raise DefinitionError(
                 "tables() has no default to put in place of a row.", hint="Skip it, or set it aside."
@@ -224,6 +237,7 @@ class Shaping(Joining[T_co]):
         """
         manner, name = _batch_manner(**terms)
         wanted = size if isinstance(size, BatchSize) else BatchSize(rows=size)
+        require_one_of("map_batches(of)", of, (*get_args(Library), "list"))
         before: Stream[Any]
         if of != "list":
             kept = None if isinstance(manner.on_error, Default) else manner.on_error

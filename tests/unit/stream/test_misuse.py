@@ -7,7 +7,7 @@ import pytest
 from tests.unit.stream.places import Kept
 
 from sidestage.errors import DefinitionError, TaskError
-from sidestage.stream import Collected, Refused, Settings, Skip, Stream
+from sidestage.stream import Collected, Refused, Settings, Skip, Stream, Surge
 
 
 def stream() -> Any:
@@ -41,6 +41,10 @@ def stream() -> Any:
         (lambda: stream().to(Kept()).run(checkpoint="here"), r"checkpoint='here' makes no sense"),
         (lambda: stream().to(Kept()).run(dead_letters="here"), r"dead_letters='here' takes no letters"),
         (lambda: stream().to(Kept()).run(settings={}), r"settings=\{\} makes no sense"),
+        (lambda: stream().join_table({}, len, max, how="outer"), r"join_table\(how\)='outer' makes no sense"),
+        (lambda: stream().map_batches(len, of="pandas"), r"map_batches\(of\)='pandas' makes no sense"),
+        (lambda: stream().tables(of="list"), r"tables\(of\)='list' makes no sense"),
+        (lambda: Surge(then="stopp"), r"then='stopp'"),  # type: ignore[arg-type]
         (lambda: Settings(chunk=2.5), r"makes no sense"),  # type: ignore[arg-type]
         (lambda: Settings(chunk="10"), r"makes no sense"),  # type: ignore[arg-type]
         (lambda: Settings(buffer="large"), r"makes no sense"),  # type: ignore[arg-type]

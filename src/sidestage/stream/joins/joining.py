@@ -1,8 +1,9 @@
 """What a user writes to join a stream with a table, or with another stream."""
 
 from collections.abc import Callable, Hashable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args, overload
 
+from sidestage.stream.demands import require_one_of
 from sidestage.stream.failing import OnError
 from sidestage.stream.joins.interval_nodes import At, joined
 from sidestage.stream.joins.interval_plan import Unjoined, Waiting
@@ -71,6 +72,7 @@ class Joining(Generic[T_co]):
 
         An item without a row is left out (``inner``), or put together with None (``left``).
         """
+        require_one_of("join_table(how)", how, get_args(How))
         node = TableJoinNode(
             name or "join_table",
             (self.node,),

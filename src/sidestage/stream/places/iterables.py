@@ -179,7 +179,8 @@ def too_short(name: str, found: int, at: int) -> DataError:
     """Return the error of a source that has fewer items than were dealt with before."""
     return DataError(
         f"{name} has {found:,} items, and {at:,} of them were dealt with before.",
-        hint="These are other items, or the checkpoint is of another stream: give it one of its own.",
+        hint="An iterator gives its items once. If it was made anew, these are other items, or the "
+        "checkpoint is of another stream.",
     )
 
 
