@@ -1,9 +1,10 @@
 """What is asked of arguments that a type checker would have refused: wrong ones must not be passed over."""
 
 from collections.abc import Collection
+from importlib.util import find_spec
 from typing import Any
 
-from sidestage.errors import DefinitionError
+from sidestage.errors import ConfigurationError, DefinitionError
 from sidestage.stream.failing import shown
 
 _SHOWN = 60
@@ -49,3 +50,11 @@ def require_sink(given: Any) -> None:
     else:
         hint = "Give a sink, such as Collected() or Called(function)."
     raise DefinitionError(f"to() was given {shown(given, _SHOWN)}, which is no sink.", hint=hint)
+
+
+def require_library(name: str) -> None:
+    """Raise ConfigurationError if tables of a library cannot be had: nothing is read then."""
+    if name == "polars" and find_spec("polars") is None:
+        raise ConfigurationError(
+            "Tables of polars need the package polars.", hint="pip install 'sidestage[polars]'"
+        )

@@ -19,7 +19,7 @@ import msgspec
 from sidestage.errors import DefinitionError
 from sidestage.policy.retry import Retry
 from sidestage.stream.columns.frames import rows_of
-from sidestage.stream.demands import require_one_of
+from sidestage.stream.demands import require_library, require_one_of
 from sidestage.stream.failing import DeadLetter, Default, OnError, SetAside
 from sidestage.stream.joins.joining import Joining
 from sidestage.stream.nodes import (
@@ -157,6 +157,7 @@ class Shaping(Joining[T_co]):
         no column can hold both a table ends early. What is no row is an error of this stage. Keys end here.
         """
         require_one_of("tables(of)", of, get_args(Library))
+        require_library(of)
         if isinstance(on_error, Default):
             raise DefinitionError(
                 "tables() has no default to put in place of a row.", hint="Skip it, or set it aside."

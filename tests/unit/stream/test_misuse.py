@@ -1,12 +1,13 @@
 """What a type checker would have refused is refused at once, and not passed over or found late."""
 
+import sys
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
 from tests.unit.stream.places import Kept
 
-from sidestage.errors import DefinitionError, TaskError
+from sidestage.errors import ConfigurationError, DefinitionError, TaskError
 from sidestage.stream import Collected, Refused, Settings, Skip, Stream, Surge
 
 
@@ -99,3 +100,12 @@ def test_reasons_of_refusals_are_exceptions() -> None:
     wrong: Any = {0: "bad"}
     with pytest.raises(TypeError, match="exceptions, by their indexes"):
         Refused(wrong)
+
+
+def test_a_library_that_is_not_installed_is_named_before_anything_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "polars", None)
+    for make in (lambda: stream().tables(of="polars"), lambda: stream().map_batches(len, of="polars")):
+        with pytest.raises(ConfigurationError, match=r"need the package polars.*sidestage\[polars\]"):
+            make()
