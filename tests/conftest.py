@@ -112,7 +112,9 @@ def session_mark() -> str:
 
 
 @pytest.fixture(scope="session")
-def sidestage(session_mark: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sidestage]:
+def sidestage(
+    session_mark: str, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[Sidestage]:
     """The command, as a process. At the end of the session nothing may be left of any call."""
     temporary = tmp_path_factory.mktemp("tmp")
     environment = {
@@ -120,7 +122,7 @@ def sidestage(session_mark: str, tmp_path_factory: pytest.TempPathFactory) -> It
         "PYTHONPATH": _python_path(),
         # Compiled modules are kept where they end with the session, also where Python is told to keep none:
         # commands that compile all that they import take twice as long to start.
-        "PYTHONPYCACHEPREFIX": str(tmp_path_factory.getbasetemp() / "bytecode"),
+        "PYTHONPYCACHEPREFIX": str(_shared(tmp_path_factory.getbasetemp(), pytestconfig) / "bytecode"),
         "PYTHONDONTWRITEBYTECODE": "",
         "TMPDIR": str(temporary),
         "NO_COLOR": "1",
@@ -130,6 +132,11 @@ def sidestage(session_mark: str, tmp_path_factory: pytest.TempPathFactory) -> It
     yield Sidestage(environment)
     assert leftovers(session_mark) == [], "processes were left running"
     assert sorted(entry.name for entry in temporary.iterdir()) == [], "temporary files were left"
+
+
+def _shared(folder: Path, config: pytest.Config) -> Path:
+    """Return the folder that all workers of one test run share; each has its own in it."""
+    return folder.parent if hasattr(config, "workerinput") else folder
 
 
 def _heed_interrupts() -> None:

