@@ -188,8 +188,7 @@ def test_what_is_counted_is_what_waits_and_in_the_end_nothing(
                 state.allow(allowed)
             state.restore(before.snapshot(), NOW)
             assert state.rows == before.rows
-            # Those that came together are weighed by their mean, and others come together now.
-            assert state.estimated_bytes == pytest.approx(before.estimated_bytes, rel=0.5)
+            assert state.estimated_bytes == before.estimated_bytes
     pairs += state.drain().pairs
     assert Counter(pairs) == nested_loop(*taken, 5, 10, how)
     assert (state.estimated_bytes, state.rows) == (0, 0)
@@ -201,6 +200,11 @@ def test_the_weights_of_a_checkpoint_are_those_from_before() -> None:
     state.add([Keyed(n % 2, n % 50, float(n % 6), b"x" * (n % 300)) for n in range(1000)], NOW)
     again.restore(state.snapshot(), NOW)
     assert again.estimated_bytes == state.estimated_bytes > 100_000
+    unweighed = IntervalState(plan(disorder=7))
+    unweighed.restore(state.snapshot(), NOW)
+    assert unweighed.estimated_bytes == 0
+    again.restore(unweighed.snapshot(), NOW)
+    assert again.estimated_bytes == state.estimated_bytes, "weighed when somebody asks"
 
 
 def test_each_takes_its_own_bytes_where_that_is_cheap_to_tell() -> None:
@@ -256,7 +260,9 @@ def test_what_there_is_no_room_for_is_set_aside_and_the_rest_joined(
     lost = Counter(row[0] for row in refused if row[2] != b"r")
     assert Counter(row[0] for row in rows) - lost == Counter({pair[0][0]: 1 for pair in sink.items})
     assert 5 < len({pair[0][0] for pair in sink.items}) < 600
-    assert memory.peak <= 600_000 * 1.2, "a chunk of each worker counts twice for a moment"
+    assert memory.peak <= 600_000 * (1 + (workers or 1) / 8), (
+        "a chunk of each worker counts twice for a moment"
+    )
     assert [source.committed for source in sources] == [{"l": 2000}, {"r": 10}]
 
 

@@ -5,6 +5,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Hashable
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sidestage.stream.memory.weights import weights
@@ -18,6 +19,9 @@ _SHELF_BYTES = 250
 """What a key takes beside itself and its rows; measured likewise."""
 
 _WEIGHED_AT_ONCE = 512
+
+_NUMBER = 3
+"""Where the number of a row stands in a record."""
 
 
 class Standing(NamedTuple):
@@ -131,19 +135,24 @@ class Side:
     def record(self) -> tuple[Any, ...]:
         """Return all that is needed to go on later."""
         rows = [
-            (time, key, row.item, row.number, row.is_joined)
+            (time, key, row.item, row.number, row.is_joined, row.size)
             for key, shelf in self.shelves.items()
             for time, row in zip(shelf.times, shelf.rows, strict=True)
         ]
         return (self.marks.record(), self.reached, self.heard, rows)
 
-    def resume(self, record: tuple[Any, ...], now: Moment, latest: float) -> None:
-        """Go on with what ``record`` returned at ``latest``; nothing of it is weighed."""
+    def resume(self, record: tuple[Any, ...], now: Moment, latest: float, *, weighs: bool) -> None:
+        """Go on with what ``record`` returned at ``latest``. ``weighs``: count the bytes of rows."""
         marks, self.reached, heard, rows = record
         self.marks.resume(marks, now)
         self.heard = None if heard is None else heard + (now.monotonic - latest)
-        for time, key, item, number, is_joined in sorted(rows, key=lambda row: row[3]):
-            self.add(time, key, Row(item, number, 0, is_joined=is_joined))
+        is_known = True
+        for time, key, item, number, is_joined, *size in sorted(rows, key=itemgetter(_NUMBER)):
+            known = size[0] if size and weighs else 0
+            is_known = is_known and known > 0
+            self.add(time, key, Row(item, number, known, is_joined=is_joined))
+        if weighs and not is_known:  # nobody asked for it when the checkpoint was taken
+            self.weigh()
 
 
 def row_size(item_size: int) -> int:

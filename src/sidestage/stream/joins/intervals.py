@@ -128,9 +128,7 @@ class IntervalState:
         self._begin_anew()
         self._latest, self._number = now.monotonic, number
         for side, record in zip(self._sides, sides, strict=True):
-            side.resume(record, now, latest)
-        if self.weighs:
-            self._weigh()
+            side.resume(record, now, latest, weighs=self.weighs)
 
     def _weigh(self) -> None:
         for side in self._sides:
