@@ -484,10 +484,11 @@ def test_what_lookups_remember_is_kept_within_its_part() -> None:
 
 @pytest.mark.parametrize("ending", ["cancel", "drain", "error"])
 def test_all_is_given_back_however_a_stream_ends(ending: str) -> None:
-    begun = threading.Event()
+    begun, looked = threading.Event(), threading.Event()
 
     def work(blob: bytes) -> bytes:
         if ending == "error" and number_of(blob) == 150:
+            assert looked.wait(120)
             raise ValueError("no")
         if number_of(blob) > 50:
             begun.set()
@@ -501,6 +502,7 @@ def test_all_is_given_back_however_a_stream_ends(ending: str) -> None:
     memory = engine.memory()
     assert memory is not None
     assert memory.used > 0
+    looked.set()
     if ending == "error":
         with pytest.raises(StreamFailed, match="failed on"):
             engine.join()
