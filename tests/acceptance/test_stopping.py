@@ -123,6 +123,8 @@ def test_a_worker_that_drains_finishes_what_it_runs_and_begins_nothing(crowd, ho
         worker.send_signal(signal.SIGTERM)
     else:
         assert crowd("drain", str(name)).out == f"{name} is draining.\n"
+        told_at = crowd.store.workers()[0].seen_at
+        until(lambda: crowd.store.workers()[0].seen_at > told_at, "its heart beats, by which it hears of it")
     until(lambda: any(each.draining for each in crowd.store.workers()), "it says that it drains")
     until(lambda: f"worker {name} draining: 2 slots" in crowd("status").out, "status says so")
     crowd.touch("ok")
