@@ -628,6 +628,15 @@ def test_handlers_that_python_did_not_set_are_put_back_as_they_are_by_default(
     assert {each: signal.getsignal(each) for each in HEEDED} == before
 
 
+@pytest.fixture
+def heeds_interrupts() -> Iterator[None]:
+    """Interruptions arrive, also in tests that a shell started in the background: it has them ignored there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_interrupts")
 def test_an_interruption_of_run_cancels_and_is_raised() -> None:
     source, sink, events = Parts({"a": ENDLESS}), Kept(), list[Event]()
     before = [signal.getsignal(each) for each in HEEDED]
