@@ -5,6 +5,7 @@ import click
 from sidestage.cli.lazy_group import LazyGroup
 
 COMMANDS = {
+    "cancel": "Cancel a worker or a branch of a stream that runs.",
     "letters": "Show dead letters: which there are, how many of what kind, or one in full.",
     "replay": "Do the items of dead letters again.",
     "restart": "Start a service anew that a worker keeps running.",

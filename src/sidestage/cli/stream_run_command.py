@@ -19,6 +19,7 @@ from sidestage.stream.letters.folder import letters_at
 from sidestage.stream.life.phases import StreamCancelled, StreamTurned, ThreadsHang, runbook_of
 from sidestage.stream.life.signals import serve
 from sidestage.stream.observing.watch_server import LOCAL, WatchServer
+from sidestage.stream.scopes.control import Control
 from sidestage.stream.settings import Ended
 
 INTERRUPTED = 130
@@ -99,6 +100,9 @@ def command(
         server = None if metrics is None else stack.enter_context(WatchServer(metrics, host))
         if server is not None:
             click.echo(f"Metrics: {server.url}/metrics", err=True)
+        control = stack.enter_context(Control(flow))
+        if control.refusal:
+            click.echo(f"Out of reach of sidestage stream cancel: {control.refusal}", err=True)
 
         def begin() -> Engine:
             engine = found.engine(
@@ -109,6 +113,7 @@ def command(
             )
             if server is not None:
                 server.show(engine)
+            control.show(engine)
             return engine
 
         ended = serve(begin, found.settings.restart, SystemClock(), grace)

@@ -151,7 +151,13 @@ class Circuit:
         self._news.tell()
 
     def failed(self, permit: Permit, failure: FailureClass = "transient") -> None:
-        """Say that the call failed; a failure of a class that does not count is an answer all the same."""
+        """Say that the call failed; a failure of a class that does not count is an answer all the same.
+
+        One that somebody cancelled says nothing about the place.
+        """
+        if failure == "cancelled":
+            self.withdrawn(permit)
+            return
         with self._lock:
             self._settle(permit, failed=failure in self._breaker.counts, why=failure)
         self._news.tell()

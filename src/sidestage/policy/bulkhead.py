@@ -170,6 +170,11 @@ class ThreadBulkhead:
         self._running = self._lost = self._late = self._refused = self._started = 0
         self._closed = False
 
+    @property
+    def ends_calls(self) -> bool:
+        """Whether calls are made in threads of their own, so that one that does not return is written off."""
+        return self._bulkhead.timeout is not None
+
     def call(self, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Call a function and return what it returns, or raise what it raises.
 

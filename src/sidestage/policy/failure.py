@@ -15,6 +15,7 @@ FailureClass = Literal[
     "disk-full",
     "worker-died",
     "stale",
+    "cancelled",
     "bug",
 ]
 

@@ -12,6 +12,7 @@ from sidestage.events import Listener
 from sidestage.policy.breaker import Circuit
 from sidestage.policy.rate import Bucket, Buckets
 from sidestage.policy.surge import Surge
+from sidestage.stream.chunk import Chunk
 from sidestage.stream.failing import (
     Desk,
     FailMode,
@@ -60,6 +61,7 @@ from sidestage.stream.observing.retuning import Retuner, Tuned
 from sidestage.stream.observing.spans import Spans
 from sidestage.stream.observing.watch import Watch
 from sidestage.stream.outlets import Turns
+from sidestage.stream.scopes.scopes import Scopes
 from sidestage.stream.settings import Settings
 from sidestage.stream.shape_nodes import FAILED, IntervalNode, SideNode, TableJoinNode
 from sidestage.stream.transactions import transactions_of
@@ -113,7 +115,8 @@ class Assembly:
             for node in layout.nodes
             if isinstance(node, SinkNode) and node.breaker is not None
         }
-        self.guards = Guards(layout, clock, self.halt, listener)
+        self.scopes = Scopes(layout, clock, self.halt, listener)
+        self.guards = Guards(layout, clock, self.halt, listener, self.scopes)
         self.lookups: dict[Node, Lookup[Any, Any]] = {
             node: _lookup(node, layout.names[node], self.guards, self.halt, clock, listener)
             for node in layout.nodes
@@ -253,6 +256,7 @@ class Assembly:
             makeshift=None if lookup is None else lookup.snapshot().makeshift,
             cpu=estimated_cpu(total),
             buffer=sum(each.most_items for each in self._bounded(segment)) if is_head else 0,
+            cancelled=self.scopes.of[node].count + self.desks[node].errors["cancelled"],
         )
 
     def _desk(self, node: Node, usual: OnError) -> Desk:
@@ -266,7 +270,7 @@ class Assembly:
                 f"The stage {name!r} sets items aside, and there is no place for them.",
                 hint="Name one: run(dead_letters=letters.append), LetterFile(path), or --dead-letters FILE.",
             )
-        return Desk(
+        desk = Desk(
             name,
             on_error,
             node.manner.retry,
@@ -276,6 +280,25 @@ class Assembly:
             self.rest_after,
             key_before(node),
         )
+        desk.scope = self.scopes.of[node]
+        return desk
+
+    def shut(self, node: Node, drop: Callable[[Chunk], None]) -> int:
+        """Have what waits before a stage, and what comes, dropped; return how many items waited."""
+        segment = self.layout.segment_of[node]
+        if segment.head is not node:
+            return 0
+        dropped = 0
+
+        def counted(chunk: Chunk) -> None:
+            nonlocal dropped
+            dropped += len(chunk.items)
+            drop(chunk)
+
+        rooms = (self.lines[segment],) if segment.lines else self.inlets.get(segment, ())
+        for room in rooms:
+            room.shut(counted)
+        return dropped
 
     def inlet(self, segment: Segment, number: int) -> Inlet:
         """Return what a worker takes its chunks from."""

@@ -4,12 +4,12 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from sidestage.stream.assembly import Assembly, window_name
 from sidestage.stream.contract import Sink, Writer
 from sidestage.stream.failing import Desk
-from sidestage.stream.guarding.limiting import Bounds, KeyLimitOperator, LimitOperator
+from sidestage.stream.guarding.limiting import Bounds, KeyLimitOperator, Limiter, LimitOperator
 from sidestage.stream.guarding.timed_writer import TimedWriter
 from sidestage.stream.guarding.writer import GuardedWriter
 from sidestage.stream.joins.interval_stage import IntervalOperator
@@ -44,6 +44,7 @@ from sidestage.stream.observing.watch import Branch, Leaving, Watch, Watched
 from sidestage.stream.operators import Copies, FilterOperator, FlatMapOperator, MapOperator, Operator, Step
 from sidestage.stream.outlets import Turn, TurnOutlet, WriteStep
 from sidestage.stream.routing import Away, Fork
+from sidestage.stream.scopes.gates import Closing
 from sidestage.stream.shape_nodes import (
     FAILED,
     BatchMapNode,
@@ -67,14 +68,6 @@ _OPERATORS: dict[type[Node], type[Operator]] = {
 
 _HELD_SECONDS = 10.0
 """How long an item is held back at most where checkpoints wait until nothing is."""
-
-
-class Closing(Protocol):
-    """What is closed when its worker ends."""
-
-    def close(self) -> None:
-        """Release what it holds."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -108,8 +101,13 @@ class Chain:
 
     def first_step(self) -> Step:
         """Return what the worker pushes its chunks into."""
-        head = self._lane.segment.head
-        return self._followers(head) if isinstance(head, SourceNode) else self._step(head)
+        head, scopes = self._lane.segment.head, self._shared.scopes
+        scopes.enter(self._lane.segment, self._lane.number)
+        if isinstance(head, SourceNode):
+            return self._followers(head)
+        step = self._step(head)
+        scopes.quiet(head, self._lane.open)
+        return step
 
     def coroutine_stage(self, node: MapNode) -> tuple[CoroutineStage, Step]:
         """Return a stage of coroutines, and what it pushes its chunks into."""
@@ -128,6 +126,8 @@ class Chain:
             stage = KeyedCoroutineStage(*parts, shared.line_inlets[segment][0])
         else:
             stage = CoroutineStage(*parts, ordered=segment.ordered)
+        shared.scopes.note_coroutines(node, stage)
+        shared.scopes.quiet(node, self._lane.open)
         return stage, Watched(following, self._lane.watch)
 
     def _followers(self, node: Node) -> Step:
@@ -159,7 +159,7 @@ class Chain:
     def _way_into(self, node: Node) -> Step:
         """Return the way into a stage: itself, or its mailbox."""
         if not self._layout.begins_segment(node):
-            return self._step(node)
+            return self._shared.scopes.gated(node, lambda: self._step(node), self._lane.open)
         segment = self._layout.segment_of[node]
         keyed = segment.keyed
         mine = self._lane.segment
@@ -238,6 +238,12 @@ class Chain:
         raise TypeError(node)
 
     def _limit(self, node: LimitNode, desk: Desk, meter: Meter, following: Step) -> Step:
+        limiter = self._limiter(node, desk, meter, following)
+        if node in self._shared.scopes.endable:
+            limiter.scope = self._shared.scopes.of[node]
+        return limiter
+
+    def _limiter(self, node: LimitNode, desk: Desk, meter: Meter, following: Step) -> Limiter:
         shared = self._shared
         if node.by is None:
             return LimitOperator(shared.rates[node], shared.clock, shared.halt, meter, following)
@@ -259,7 +265,7 @@ class Chain:
 
     def _keeping(self, node: WindowNode | IntervalNode, desk: Desk, meter: Meter, following: Step) -> Step:
         """Return a stage whose state is in checkpoints; it goes on with what it had."""
-        clock, keep = self._shared.clock, self._shared.keeps_windows
+        clock, keep = self._shared.clock, self._shared.scopes.keeping(node, self._shared.keeps_windows)
         operator: WindowOperator | IntervalOperator
         if isinstance(node, IntervalNode):
             operator = IntervalOperator(node.plan, clock, desk, meter, following, keep)
@@ -281,14 +287,15 @@ class Chain:
         writer = self._timed(node, node.manner.timeout) if node.manner.timeout else self._opened(node.sink)
         if node.breaker is None:
             return writer
-        return GuardedWriter(writer, self._shared.circuits[node], node.breaker, self._shared.halt)
+        halt = self._shared.scopes.halt_of(node)
+        return GuardedWriter(writer, self._shared.circuits[node], node.breaker, halt)
 
     def _timed(self, node: SinkNode, timeout: float) -> Writer[Any]:
         shared = self._shared
         name, look = shared.layout.names[node], shared.guards.look
         writer = TimedWriter(name, node.sink, timeout, shared.clock, shared.listener, look)
         self._lane.open.append(writer)
-        return writer
+        return shared.scopes.held_writer(node, writer)
 
     def _opened(self, sink: Sink[Any]) -> Writer[Any]:
         """Return a sink that is written to by the worker, and closed when that ends."""
@@ -302,6 +309,7 @@ class Chain:
         hands = Hands(
             function_of(node), node.manner.timeout, desk, meter, shared.restarts, shared.halt, shared.clock
         )
+        hands.hand = shared.scopes.hand()
         self._lane.open.append(hands)
         hands.open()
         return hands

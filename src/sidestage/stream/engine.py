@@ -1,7 +1,7 @@
 """Runs a stream: a thread for each worker, from the first item to the last, or until told to stop."""
 
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from time import thread_time
@@ -19,7 +19,6 @@ from sidestage.stream.failing import Abandoned, Stopped, StreamDied
 from sidestage.stream.feed import READ_SECONDS, Feed
 from sidestage.stream.layout import Segment
 from sidestage.stream.life.life import Life, hanging_text
-from sidestage.stream.life.revoking import Revocation
 from sidestage.stream.mailbox import Inlet
 from sidestage.stream.memory.budget import MemoryCounts
 from sidestage.stream.memory.intake import Intake
@@ -29,11 +28,12 @@ from sidestage.stream.observing.metrics import StageCounts
 from sidestage.stream.observing.watch import Watch
 from sidestage.stream.operators import Step
 from sidestage.stream.outlets import Turn
+from sidestage.stream.scopes.cancelling import Cancelling
 from sidestage.stream.settings import Ended, Settings
 from sidestage.stream.transactions import Transactions
 
 
-class Engine:
+class Engine(Cancelling):
     """One run of a stream. ``run`` it, or ``start`` it, do other things, and ``join`` it."""
 
     def __init__(
@@ -127,6 +127,7 @@ class Engine:
                 self._assembly.transactions.open()
             self._barrier = self._new_barrier()
             if self._barrier is not None:
+                self._assembly.scopes.goes_on = True
                 if self._draining.is_set():
                     self._assembly.keeps_windows.set()
                 self._start_thread("checkpoints", partial(self._barrier.watch, self._drained))
@@ -194,18 +195,6 @@ class Engine:
             return ()
         self.wait(grace)
         return self.life.name_hanging(grace)
-
-    def revoke(self, key: Hashable) -> Revocation:
-        """Take back all items of a key that are under way, and those that come in the next time.
-
-        Returns at once, and says how many are taken out and how many cannot be. Raises DefinitionError if
-        nothing of the stream is ``revocable``, TypeError for a key that cannot be hashed.
-        """
-        return self._assembly.revoking.revoke(key)
-
-    def revoked(self) -> dict[str, int]:
-        """Return how many items were revoked so far, by revocable stage."""
-        return {stage.name: stage.count for stage in self._assembly.revoking.stages.values()}
 
     def counts(self) -> tuple[StageCounts, ...]:
         """Return what each stage did so far."""

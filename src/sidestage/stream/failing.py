@@ -13,9 +13,12 @@ from sidestage.policy.failure import RETRYABLE, FailureClass, classify
 from sidestage.policy.retry import Retry
 from sidestage.stream.chunk import Chunk, Origin, nowhere
 from sidestage.stream.contract import Refused, TransactionLost
+from sidestage.stream.scopes.scope import Scope
 
 _SHOWN = 200
 """How many characters of an item an error shows."""
+
+_LOOK_SECONDS = 0.1
 
 _MOST_DEATHS = 2
 """An item that has ended so many workers is not tried again."""
@@ -177,6 +180,8 @@ class Desk:
         self._lock = threading.Lock()
         self._beside: Callable[[Chunk], None] | None = None
         self.errors: Counter[FailureClass] = Counter()
+        self.scope = Scope()
+        """Whether somebody cancelled the stage: then its items are counted, and nothing else is decided."""
 
     @property
     def halt(self) -> Halt:
@@ -217,8 +222,8 @@ class Desk:
         try:
             self._again(error, lambda: again(chunk.items), chunk)
         except _GivenUpError as raised:
-            given_up = raised.given_up
-            alone = len(chunk.items) > 1 and classify(given_up.error) not in RETRYABLE
+            given_up, ended = raised.given_up, self.scope.error is not None
+            alone = len(chunk.items) > 1 and not ended and classify(given_up.error) not in RETRYABLE
             for index, item in enumerate(chunk.items):
                 if self._halt.is_set:
                     raise Stopped from error
@@ -244,6 +249,9 @@ class Desk:
         One that was revoked meanwhile is gone, whatever work on it came to.
         """
         if chunk.is_revoked:
+            return _GONE
+        if self.scope.error is not None:
+            self.scope.give_up(1)
             return _GONE
         error, failure = given_up.error, classify(given_up.error)
         with self._lock:
@@ -295,12 +303,14 @@ class Desk:
         while True:
             if isinstance(error, PASS_ON):
                 raise error
+            if self.scope.error is not None:
+                raise _GivenUpError(GivenUp(self.scope.error, attempt))
             if isinstance(error, Exception):
                 pause = self.pause_after(attempt, error)
                 if pause is None:
                     raise _GivenUpError(GivenUp(error, attempt))
-                if self._halt.wait(pause):
-                    raise Stopped
+                if not self._rests(pause):
+                    continue  # the stage was cancelled
             else:
                 deaths += 1
                 self._survive(error)
@@ -314,6 +324,16 @@ class Desk:
                 return call()
             except BaseException as another:  # noqa: BLE001 - whatever the user's code raises
                 error = another
+
+    def _rests(self, pause: float) -> bool:
+        """Wait before trying again; return whether that is still wanted. Raises Stopped."""
+        while self.scope.error is None:
+            if self._halt.wait(min(pause, _LOOK_SECONDS)):
+                raise Stopped
+            pause -= _LOOK_SECONDS
+            if pause <= 0:
+                return True
+        return False
 
     def _succeeds(self, call: Callable[[list[Any]], Any], item: Any) -> bool:
         for _ in range(_MOST_DEATHS):

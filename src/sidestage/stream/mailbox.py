@@ -2,6 +2,7 @@
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from sidestage.stream.chunk import Chunk
@@ -61,6 +62,8 @@ class WaitingRoom:
         self._filled = threading.Condition(self._lock)
         self._emptied = threading.Condition(self._lock)
         self._flushing = False
+        self._drop: Callable[[Chunk], None] | None = None
+        """What becomes of chunks since those who take from it were cancelled."""
         self._idle = 0
         self.pending = 0
         self.came = 0
@@ -96,6 +99,8 @@ class WaitingRoom:
     def finish(self) -> None:
         """Note that one sender will send no more."""
         with self._lock:
+            if self._drop is not None:
+                return
             self._senders -= 1
             if not self._senders:
                 self._filled.notify_all()
@@ -141,12 +146,28 @@ class Mailbox(WaitingRoom, End):
                 if self._halt.is_set:
                     raise Stopped
                 self._emptied.wait(_LOOK_SECONDS)
-            chunk.sequence = self._sequence
-            self._sequence += 1
-            self._chunks.append(chunk)
-            self.pending += count
-            self.came += count
-            self._filled.notify()
+            drop = self._drop
+            if drop is None:
+                chunk.sequence = self._sequence
+                self._sequence += 1
+                self._chunks.append(chunk)
+                self.pending += count
+                self.came += count
+                self._filled.notify()
+                return
+        drop(chunk)
+
+    def shut(self, drop: Callable[[Chunk], None]) -> None:
+        """Have what waits, and what comes, dropped; whoever takes from it is told that nothing comes."""
+        with self._lock:
+            self._drop = drop
+            self._senders = 0
+            left, self.pending = list(self._chunks), 0
+            self._chunks.clear()
+            self._filled.notify_all()
+            self._emptied.notify_all()
+        for chunk in left:
+            drop(chunk)
 
     def take(self, timeout: float | None) -> Chunk | None:
         """Return the oldest chunk, or None: none came within ``timeout``, none will, or a flush is asked.

@@ -25,6 +25,7 @@ from sidestage.stream.nodes import (
     SinkNode,
     SourceNode,
 )
+from sidestage.stream.scopes.scopes import Scopes
 from sidestage.stream.shape_nodes import BatchMapNode, SideNode
 
 
@@ -38,8 +39,11 @@ class _Place(NamedTuple):
 class Guards:
     """All guards of one run. To be closed in the end. Raises DefinitionError for what cannot be guarded."""
 
-    def __init__(self, layout: Layout, clock: Clock, halt: Halt, listener: Listener | None) -> None:
+    def __init__(
+        self, layout: Layout, clock: Clock, halt: Halt, listener: Listener | None, scopes: Scopes
+    ) -> None:
         self._layout = layout
+        self._scopes = scopes
         self._clock = clock
         self._halt = halt
         self._listener = listener
@@ -69,7 +73,11 @@ class Guards:
         if threads is None:
             return function
         call = threads.call
-        return lambda item: call(function, item)
+
+        def within(item: Any) -> Any:
+            return call(function, item)
+
+        return self._scopes.held(node, within) if threads.ends_calls else within
 
     def around(self, node: Node, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """Return a function that is called through all guards of the stage: itself if it has none."""
@@ -81,12 +89,13 @@ class Guards:
             tasks = self._tasks.get(node, [])
             return function if outage is None and not tasks else GuardedCoroutine(function, tasks, outage)
         call = self.within(node, function)
-        return call if outage is None else GuardedCall(call, outage, self._halt)
+        return call if outage is None else GuardedCall(call, outage, self._scopes.halt_of(node))
 
     def look(self) -> None:
-        """Raise Stopped if whoever waits for an answer is not to wait any longer."""
+        """Raise Stopped, or Cancelled, if whoever waits for an answer is not to wait any longer."""
         if self._halt.is_set:
             raise Stopped
+        self._scopes.look()
 
     def close(self) -> None:
         """End the threads that wait for calls."""

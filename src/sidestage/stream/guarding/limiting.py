@@ -13,7 +13,9 @@ from sidestage.stream.columns.frames import weight_of
 from sidestage.stream.failing import Desk, Halt, Stopped
 from sidestage.stream.observing.metrics import Meter
 from sidestage.stream.operators import Onward, Step
+from sidestage.stream.scopes.scope import Scope
 
+_LOOK_SECONDS = 0.1
 _AT_MOST = 3600.0
 """Seconds of a single wait: longer ones are begun again, since no lock waits for ever so long."""
 
@@ -25,6 +27,18 @@ class Limiter(Onward):
         super().__init__(meter, following)
         self._clock = clock
         self._halt = halt
+        self.scope: Scope | None = None
+        """Whether the stage was cancelled, where it may be: then nothing waits here any more."""
+
+    @property
+    def _is_cancelled(self) -> bool:
+        return self.scope is not None and self.scope.error is not None
+
+    def _give_up(self, chunk: Chunk, items: int) -> None:
+        """Settle what waits of a chunk: the stage was cancelled."""
+        assert self.scope is not None
+        self.scope.give_up(items)
+        chunk.settle()
 
     def _wait(self, until: float) -> None:
         """Wait until then, or until something further on is due, and have that done. Raises Stopped."""
@@ -32,6 +46,10 @@ class Limiter(Onward):
         if due is not None:
             until = min(until, due)
         seconds = min(until - self._clock.monotonic(), _AT_MOST)
+        if self.scope is not None:
+            if self._is_cancelled:
+                return
+            seconds = min(seconds, _LOOK_SECONDS)
         if self._halt.is_set or (seconds > 0 and self._halt.wait(seconds)):
             raise Stopped
         now = self._clock.monotonic()
@@ -52,6 +70,9 @@ class LimitOperator(Limiter):
         self._meter.took(came, 0.0)  # waiting is no work
         at = 0
         while True:
+            if self._is_cancelled:
+                self._give_up(chunk, came - at)
+                return
             passed, wait = self._bucket.take(came - at)
             until = self._clock.monotonic() + wait
             at += passed
@@ -131,6 +152,8 @@ class KeyLimitOperator(Limiter):
         while self._is_full():
             self._wait(self._ready[0].at)
             self._release(self._clock.monotonic())
+        if self._is_cancelled:
+            self._give_up_all()
 
     def due(self) -> float | None:
         """Return when the first of what is held may pass."""
@@ -199,6 +222,8 @@ class KeyLimitOperator(Limiter):
 
     def _release(self, now: float) -> None:
         """Pass on what may pass by now: what came in one chunk goes in one, older ones first."""
+        if self._is_cancelled:
+            self._give_up_all()
         going: dict[_Parcel, list[int]] = {}
         while self._ready and self._ready[0].at <= now:
             key = heapq.heappop(self._ready).key
@@ -217,6 +242,13 @@ class KeyLimitOperator(Limiter):
                 parcel.chunk.hold()
             self._meter.follow(parcel.chunk.trail)
             self._next.push(part_of(parcel.chunk, places))
+
+    def _give_up_all(self) -> None:
+        for parcel in {parcel: None for queue in self._held.values() for parcel, _ in queue}:
+            self._give_up(parcel.chunk, parcel.left)
+        self._held.clear()
+        self._ready.clear()
+        self.count = 0
 
     def _is_full(self) -> bool:
         if not self.count:

@@ -10,6 +10,7 @@ from sidestage.events import Listener
 from sidestage.policy.bulkhead import Bulkhead, CallLate, ThreadBulkhead
 from sidestage.stream.contract import Sink, Writer
 from sidestage.stream.failing import Stopped
+from sidestage.stream.scopes.scope import Cancelled
 
 T = TypeVar("T")
 
@@ -77,13 +78,13 @@ class TimedWriter(Generic[T]):
             raise
 
     def write(self, items: Sequence[T]) -> None:
-        """Write items. Raises CallLate, NoPlace, Stopped, and what the sink raises."""
+        """Write items. Raises CallLate, NoPlace, Stopped, Cancelled, and what the sink raises."""
         opened = self._opened
         if opened is None:
             opened = self._opened = self._open()
         try:
             self._threads.call(opened.write, items)
-        except (CallLate, Stopped):
+        except (CallLate, Stopped, Cancelled):
             self._opened = None
             opened.give_up()
             raise

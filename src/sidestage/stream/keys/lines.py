@@ -6,7 +6,7 @@ that fills its line is given one of its own until that has been dealt with.
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from sidestage.stream.chunk import Chunk
@@ -25,6 +25,10 @@ class Stored(Protocol):
 
     def read(self) -> Chunk | None:
         """Return the chunk, or None if nothing of it is left to be done."""
+        ...
+
+    def unread(self) -> Chunk:
+        """Return a chunk that has its tickets, without reading its items: nobody wants them any more."""
         ...
 
 
@@ -119,7 +123,7 @@ class Lines(WaitingRoom):
         with self._lock:
             for line, chunk in parts:
                 target = self._target(line)
-                if self._is_full(target, chunk.load):
+                if self._is_full(target, chunk.load) or self._drop is not None:
                     left.append((line, chunk))
                 else:
                     self._add(target, chunk)
@@ -142,18 +146,39 @@ class Lines(WaitingRoom):
                 self._emptied.wait(_LOOK_SECONDS if within is None else within)
                 target.awaited -= 1
                 within = None if within is None else 0.0
-            self._add(target, chunk)
-            return True
+            drop = self._drop
+            if drop is None:
+                self._add(target, chunk)
+                return True
+        drop(chunk)
+        return True
 
     def store(self, line: Line, stored: Stored) -> None:
         """Have a line go on with what lies elsewhere, after all that waits in it."""
         with self._lock:
-            target = self._target(line)
-            target.stored.append(stored)
-            self.pending += stored.load
-            self.came += stored.load
-            self.chunks += 1
-            self._make_ready(target)
+            target, drop = self._target(line), self._drop
+            if drop is None:
+                target.stored.append(stored)
+                self.pending += stored.load
+                self.came += stored.load
+                self.chunks += 1
+                self._make_ready(target)
+                return
+        _drop_all([stored], drop)
+
+    def shut(self, drop: Callable[[Chunk], None]) -> None:
+        """Have what waits, and what comes, dropped; whoever takes from it is told that nothing comes."""
+        left: list[Chunk | Stored] = []
+        with self._lock:
+            self._drop = drop
+            self._senders = 0
+            for line in (*self._lines, *(own for mine in self.own.values() for own in mine.values())):
+                left += _emptied(line)
+            self._ready.clear()
+            self.pending = 0
+            self._filled.notify_all()
+            self._emptied.notify_all()
+        _drop_all(left, drop)
 
     def waiting(self, line: Line) -> list[Chunk]:
         """Return what waits in a line, oldest first."""
@@ -194,6 +219,8 @@ class Lines(WaitingRoom):
                 line.waiting.append(rest)
         with self._lock:
             line.dividing = False
+            drop = self._drop
+            left = [] if drop is None else [*_emptied(line), *_emptied(own)]
             for each in (line, own):
                 each.load = sum(chunk.load for chunk in each.waiting)
             self.own.setdefault(line, {})[number] = own
@@ -203,6 +230,8 @@ class Lines(WaitingRoom):
             else:
                 self._release(own)
                 self._release(line)
+        if drop is not None:
+            _drop_all(left, drop)
         return own
 
     def take(self, timeout: float | None, back: Line | None = None) -> Taken | None:
@@ -301,6 +330,19 @@ class Lines(WaitingRoom):
 
     def _is_full(self, line: Line, load: int) -> bool:
         return bool(line.stored) or (bool(line.waiting) and line.load + load > self._most)
+
+
+def _emptied(line: Line) -> list[Chunk | Stored]:
+    left: list[Chunk | Stored] = [*line.waiting, *line.stored]
+    line.waiting.clear()
+    line.stored.clear()
+    line.load, line.ready = 0, False
+    return left
+
+
+def _drop_all(left: Iterable[Chunk | Stored], drop: Callable[[Chunk], None]) -> None:
+    for each in left:
+        drop(each if isinstance(each, Chunk) else each.unread())
 
 
 class LineInlet:

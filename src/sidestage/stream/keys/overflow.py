@@ -7,6 +7,7 @@ are busy: then waiting costs nobody anything.
 
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pickle import dumps, loads
 from typing import Any, NamedTuple
 
@@ -38,15 +39,22 @@ class Aside(NamedTuple):
 class Frame:
     """A chunk that has been put aside."""
 
-    __slots__ = ("_aside", "_born", "_place", "_tickets", "_trail", "load")
+    __slots__ = ("_aside", "_born", "_place", "_tickets", "_trail", "count", "load")
 
     def __init__(self, chunk: Chunk, place: Place, aside: Aside) -> None:
         self.load = chunk.load
+        self.count = len(chunk.items)
         self._tickets = chunk.tickets
         self._born = chunk.born
         self._trail = chunk.trail
         self._place = place
         self._aside = aside
+
+    def unread(self) -> Chunk:
+        """Return a chunk of as many items, which are not read, with the tickets; its room is free again."""
+        with suppress(OSError):
+            self._aside.store.take(self._place)
+        return Chunk([None] * self.count, self._tickets, self._born)
 
     def read(self) -> Chunk | None:
         """Return the chunk, or None if no item of it could be read. Raises DataError."""

@@ -21,6 +21,11 @@ class Family(NamedTuple):
 PENDING = Family("pipeline_stage_in_pending", "gauge", "Items that wait before a stage.")
 PROCESSED = Family("pipeline_stage_processed_total", "counter", "Items that a stage has dealt with.")
 ERRORS = Family("pipeline_stage_errors_total", "counter", "Items that a stage failed on.")
+CANCELLED = Family(
+    "pipeline_stage_cancelled_total",
+    "counter",
+    "Items that were given up since a worker or a stage was cancelled.",
+)
 MAKESHIFT = Family(
     "pipeline_stage_makeshift_total", "counter", "Items that a lookup had a makeshift answer for."
 )
@@ -48,12 +53,13 @@ KEPT = Family(
     "kind",
 )
 
-FAMILIES = (PENDING, PROCESSED, ERRORS, MAKESHIFT, WORKERS, BUSY, BUFFER, CPU, DURATION, LAG)
+FAMILIES = (PENDING, PROCESSED, ERRORS, CANCELLED, MAKESHIFT, WORKERS, BUSY, BUFFER, CPU, DURATION, LAG)
 
 _VALUES: tuple[tuple[Family, Callable[[StageCounts], float | None]], ...] = (
     (PENDING, lambda each: each.pending),
     (PROCESSED, lambda each: each.processed),
     (ERRORS, lambda each: each.errors),
+    (CANCELLED, lambda each: each.cancelled),
     (MAKESHIFT, lambda each: each.makeshift),
     (WORKERS, lambda each: each.workers),
     (BUSY, lambda each: each.busy),

@@ -65,7 +65,8 @@ class StageCounts(msgspec.Struct, frozen=True):
     ``makeshift`` items got a stale or default answer of a lookup; None for a stage that looks nothing up.
     ``cpu`` is the processor time that it took, estimated from some of its chunks, in seconds; None if none
     was looked at. ``busy`` is the share of its workers' time lately (0 to 1), and ``buffer`` how many
-    items may wait before it, 0 if it is done by the worker of the stage before.
+    items may wait before it, 0 if it is done by the worker of the stage before. ``cancelled`` items were
+    given up because somebody cancelled the worker that had them (they count as errors, too) or the stage.
     """
 
     name: str
@@ -79,6 +80,7 @@ class StageCounts(msgspec.Struct, frozen=True):
     cpu: float | None = None
     busy: float = 0.0
     buffer: int = 0
+    cancelled: int = 0
 
     @property
     def seconds_per_item(self) -> float:

@@ -10,6 +10,7 @@ from sidestage.stream.memory.budget import MemoryCounts
 from sidestage.stream.observing.exposition import (
     BUFFER,
     BUSY,
+    CANCELLED,
     CPU,
     DURATION,
     ERRORS,
@@ -92,6 +93,7 @@ def _stage(name: str, values: dict[tuple[str, str], float], seen: list[int]) -> 
         cpu=values.get((CPU.name, name)),
         busy=values.get((BUSY.name, name), 0.0),
         buffer=int(values.get((BUFFER.name, name), 0)),
+        cancelled=int(values.get((CANCELLED.name, name), 0)),
     )
 
 

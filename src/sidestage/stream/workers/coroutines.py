@@ -8,16 +8,19 @@ import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from time import perf_counter, thread_time
 from typing import Any, NamedTuple
 
+from sidestage.errors import SidestageError
 from sidestage.stream.chunk import Chunk
-from sidestage.stream.failing import Desk, GivenUp, Halt, Stopped, WorkerDied
+from sidestage.stream.failing import Desk, GivenUp, Halt, Stopped, WorkerDied, shown
 from sidestage.stream.life.revoking import Passage
 from sidestage.stream.mailbox import Inlet
 from sidestage.stream.observing.metrics import Meter
 from sidestage.stream.operators import Step
+from sidestage.stream.scopes.hands import Ask
+from sidestage.stream.scopes.scope import Cancelled
 
 _LOOK_SECONDS = 0.1
 _END_SECONDS = 5.0
@@ -36,6 +39,24 @@ class Done(NamedTuple):
 
 _Said = tuple[int, Chunk, Done] | BaseException | int | None
 """A chunk that is done; an error; how many chunks there were in all; or a request to flush."""
+
+
+class _InHand:
+    """An item that a coroutine is at work on."""
+
+    __slots__ = ("asked", "began", "item", "task")
+
+    def __init__(self, task: "asyncio.Task[Any]", item: Any, began: float) -> None:
+        self.task = task
+        self.item = item
+        self.began = began
+        self.asked: Ask | None = None
+
+    def ask(self, error: Cancelled) -> Ask:
+        """Have it cancelled, in the thread of its event loop."""
+        self.asked = self.asked or Ask(error)
+        self.task.cancel()
+        return self.asked
 
 
 class CoroutineStage:
@@ -66,11 +87,14 @@ class CoroutineStage:
         self._most_kept = max(_KEPT_PER_SLOT * most, _LEAST_KEPT)
         self._changed = threading.Condition()
         self._slots = asyncio.Semaphore(most)
+        self._free = list(range(most, 0, -1))
+        self._hands: dict[int, _InHand] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._cpu = 0.0
 
     def serve(self, inlet: Inlet, following: Step) -> None:
         """Do all that comes, and hand it on. Raises Stopped, and what handing on raised."""
-        loop = asyncio.new_event_loop()
+        loop = self._loop = asyncio.new_event_loop()
         name = threading.current_thread().name
         running = threading.Thread(target=loop.run_forever, name=f"{name} loop", daemon=True)
         taking = threading.Thread(target=self._take, args=(inlet, loop), name=f"{name} intake", daemon=True)
@@ -167,18 +191,71 @@ class CoroutineStage:
         try:
             async with self._slots:
                 began = perf_counter()
-                return await self._tried(item)
+                return await self._in_hand(item, began)
         finally:
             if began is not None:
                 spent[0] += perf_counter() - began
             self._has_one_less()
+
+    async def _in_hand(self, item: Any, began: float) -> Any:
+        """Return what came of an item, which can be asked for meanwhile."""
+        if self._desk.scope.error is not None:
+            return GivenUp(self._desk.scope.error, 1)
+        number, task = self._free.pop(), asyncio.current_task()
+        assert task is not None
+        hand = self._hands[number] = _InHand(task, item, began)
+        try:
+            result = await self._tried(item, hand)
+        except asyncio.CancelledError:
+            if self._halt.is_set or hand.asked is None:
+                raise
+            result = None
+        finally:
+            del self._hands[number]
+            self._free.append(number)
+        if hand.asked is None:
+            return result
+        while task.cancelling():
+            task.uncancel()
+        hand.asked.comply(shown(item))
+        return GivenUp(hand.asked.error, 1)
+
+    def ask(self, number: int | None, error: Cancelled) -> Sequence[Ask]:
+        """Cancel the coroutine with this number (from one), or all, and give up their items.
+
+        Raises SidestageError if their event loop does not answer.
+        """
+        loop, told = self._loop, queue.SimpleQueue[Sequence[Ask]]()
+        if loop is None:
+            return ()
+
+        def ask() -> None:
+            wanted = self._hands.values() if number is None else (self._hands.get(number),)
+            told.put([hand.ask(error) for hand in wanted if hand is not None])
+
+        try:
+            loop.call_soon_threadsafe(ask)
+            return told.get(timeout=_END_SECONDS)
+        except RuntimeError:  # it is closed: nothing is in hand any more
+            return ()
+        except queue.Empty:
+            raise SidestageError(
+                f"The event loop of {self._meter.stage!r} does not answer: a coroutine keeps it busy.",
+                hint="py-spy dump shows which; a call that blocks belongs in asyncio.to_thread. "
+                "engine.cancel() ends the stream.",
+            ) from None
+
+    def at_work(self) -> Sequence[tuple[int, float]]:
+        """Return the numbers of those that have an item in hand, and for how many seconds."""
+        now = perf_counter()
+        return [(number, now - hand.began) for number, hand in dict(self._hands).items()]
 
     def _has_one_less(self) -> None:
         with self._changed:
             self._at_work -= 1
             self._changed.notify()
 
-    async def _tried(self, item: Any) -> Any:
+    async def _tried(self, item: Any, hand: "_InHand") -> Any:
         attempt = 1
         while True:
             try:
@@ -186,7 +263,7 @@ class CoroutineStage:
                     return await self._function(item)
             except Exception as error:  # noqa: BLE001 - whatever the user's code raises
                 pause = self._desk.pause_after(attempt, error)
-                if pause is None:
+                if pause is None or hand.asked is not None:
                     return GivenUp(error, attempt)
             except BaseException as death:
                 if self._halt.is_set:

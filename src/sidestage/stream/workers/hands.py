@@ -1,15 +1,17 @@
 """The process of one worker: given items, asked what came of each, and started again when it dies."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from sidestage.clock import Clock
 from sidestage.policy.restart import Restarts
 from sidestage.stream.chunk import Chunk
-from sidestage.stream.failing import Desk, GivenUp, Halt, Kept, Stopped, StreamDied, WorkerDied
+from sidestage.stream.failing import Desk, GivenUp, Halt, Kept, Stopped, StreamDied, WorkerDied, shown
 from sidestage.stream.observing.metrics import Meter
+from sidestage.stream.scopes.hands import Hand, Held
 from sidestage.stream.workers.parcels import Parcel, parcel
-from sidestage.stream.workers.processes import Child, Death, Failed, Unreadable
+from sidestage.stream.workers.processes import NOWHERE, Child, Death, Failed, Unreadable
 
 _MOST_DEATHS = 2
 """An item that has ended so many processes is not tried again."""
@@ -36,12 +38,14 @@ class Hands:
         self._restarts = restarts
         self._halt = halt
         self._clock = clock
+        self.hand = Hand()
+        """What says that it is at work on a chunk, and is asked to have an item of that given up."""
         self._child: Child | None = None
         self._is_revoked: Callable[[], bool] = lambda: False
 
     def open(self) -> None:
         """Return when the process is ready for items. Raises Stopped, StreamDied."""
-        while not isinstance(self._ask(parcel([])), list):
+        while self._desk.scope.error is None and not isinstance(self._ask(parcel([]), lambda _: None), list):
             pass
 
     def close(self) -> None:
@@ -89,8 +93,10 @@ class Hands:
         left = list(range(len(items)))
         deaths: dict[int, int] = {}
         while left:
-            if self._is_revoked():
-                results = [GivenUp(WorkerDied("its item was revoked"), 1)] * len(items)
+            ended = self._ended_by()
+            if ended is not None:
+                for index in left:
+                    results[index] = GivenUp(ended, 1)
                 break
             sent, unsendable = _pickled(items, left)
             for index, error in unsendable.items():
@@ -98,13 +104,10 @@ class Hands:
             left = [index for index in left if index not in unsendable]
             if not left:
                 break
-            answer = self._ask(sent)
-            if isinstance(answer, Unreadable):
-                for index in left:
-                    results[index] = self._alone(items[index], answer)
-                break
-            if isinstance(answer, list):
-                for index, result in zip(left, answer, strict=True):
+            answer = self._ask(sent, partial(_look_of, items, left))
+            if not isinstance(answer, Death):
+                each = answer if isinstance(answer, list) else [self._alone(items[at], answer) for at in left]
+                for index, result in zip(left, each, strict=True):
                     results[index] = result
                 break
             culprit = left[answer.at] if answer.at < len(left) else left[0]
@@ -116,28 +119,54 @@ class Hands:
 
     def _alone(self, item: Any, unreadable: Unreadable) -> Any:
         """Return what came of an item that is sent by itself, since one of its chunk could not be read."""
-        answer = self._ask(parcel([item]))
+        ended = self._ended_by()
+        if ended is not None:
+            return GivenUp(ended, 1)
+        answer = self._ask(parcel([item]), lambda _: shown(item))
         if isinstance(answer, list):
             return answer[0]
         error = answer.error if isinstance(answer, Unreadable | Death) else unreadable.error
         return GivenUp(error, 1)
 
-    def _ask(self, sent: Parcel) -> list[Any] | Unreadable | Death:
-        """Return the process's answer, or how it ended instead. Raises Stopped, StreamDied."""
+    def _ended_by(self) -> Exception | None:
+        """Return why a process is to be ended, or none is to be asked: somebody gave up its items."""
+        asked = self.hand.asked
+        if asked is not None:
+            return asked.error
+        return WorkerDied("its item was revoked") if self._is_revoked() else self._desk.scope.error
+
+    def _ask(self, sent: Parcel, look_of: Callable[[int], str | None]) -> list[Any] | Unreadable | Death:
+        """Return the process's answer, or how it ended instead. Raises Stopped, StreamDied.
+
+        ``look_of`` returns what an item looks like, by its place in what is sent.
+        """
         child = self._child
         if child is None:
             child = self._child = Child(self._function)
-        answer = child.ask(sent, self._timeout, self._halt, self._is_revoked)
+            child.ask(parcel([]), None, self._halt, lambda: None)  # it is ready, or dead: told below
+        held = Held(self._meter.stage, "process", self._clock.monotonic(), None)
+        with self.hand.holding(held):
+            answer = child.ask(sent, self._timeout, self._halt, self._ended_by)
+            asked = self.hand.asked
+            if isinstance(answer, Death) and asked is not None and answer.error is asked.error:
+                asked.comply(look_of(answer.at))
         if not isinstance(answer, Death):
             return answer
         child.end()
         self._child = None
+        if answer.at == NOWHERE:
+            return Unreadable(answer.error)  # it had not come to an item: each is sent by itself now
         pause = 0.0 if answer.is_late else self._restarts.next_pause(self._clock.monotonic())
         if pause is None:
             raise StreamDied(f"Its processes keep dying: {answer.error}") from answer.error
         if self._halt.wait(pause):
             raise Stopped
         return answer
+
+
+def _look_of(items: Sequence[Any], which: Sequence[int], at: int) -> str | None:
+    """Return what one of some items looks like; None if it is none of them."""
+    return shown(items[which[at]]) if at < len(which) else None
 
 
 def _pickled(items: Sequence[Any], which: Sequence[int]) -> tuple[Parcel, dict[int, Exception]]:

@@ -34,7 +34,7 @@ _END_SECONDS = 30.0
 _LONGEST_SOCKET = 103
 """Bytes that the path of a socket may have everywhere: 107 on Linux, 103 on macOS."""
 
-_NOWHERE = (1 << 64) - 1
+NOWHERE = (1 << 64) - 1
 
 
 class Failed(NamedTuple):
@@ -61,7 +61,7 @@ def require_picklable(function: Callable[..., Any], stage: str) -> None:
 
 
 class Death(NamedTuple):
-    """How a process ended, and at which of the items it was given."""
+    """How a process ended, and at which of the items it was given; ``NOWHERE`` if it had not come to one."""
 
     at: int
     error: Exception
@@ -91,29 +91,30 @@ class Child:
         return (self._used - before) / 1e9
 
     def ask(
-        self, sent: Parcel, timeout: float | None, halt: Halt, is_revoked: Callable[[], bool]
+        self, sent: Parcel, timeout: float | None, halt: Halt, ended_by: Callable[[], Exception | None]
     ) -> "list[Any] | Unreadable | Death":
         """Return the answer, or how it ended instead. Raises Stopped."""
-        _note(self._place, _NOWHERE)
+        _note(self._place, NOWHERE)
         try:
             self._wire.send(sent)
-            at, since = _NOWHERE, time.monotonic()
+            at, since = NOWHERE, time.monotonic()
             while not self._wire.poll(_LOOK_SECONDS if timeout is None else min(timeout / 4, _LOOK_SECONDS)):
                 if halt.is_set:
                     raise Stopped
-                if is_revoked():
-                    return Death(0, WorkerDied("its item was revoked"), is_late=True)
+                ended = ended_by()
+                if ended is not None:
+                    return Death(_noted(self._place), ended, is_late=True)
                 now_at, now = _noted(self._place), time.monotonic()
                 if now_at != at:
                     at, since = now_at, now
-                elif timeout is not None and at != _NOWHERE and now - since > timeout:
+                elif timeout is not None and at != NOWHERE and now - since > timeout:
                     late = TimeoutError(f"it took longer than {timeout:g} s; its process was killed")
                     return Death(at, late, is_late=True)
             answer: list[Any] | Unreadable = self._wire.receive()
         except (EOFError, OSError):
             how = self._how_it_ended(halt)
             at = _noted(self._place)
-            return Death(0 if at == _NOWHERE else at, WorkerDied(f"its process {how}"), is_late=False)
+            return Death(0 if at == NOWHERE else at, WorkerDied(f"its process {how}"), is_late=False)
         return answer
 
     def _how_it_ended(self, halt: Halt) -> str:
