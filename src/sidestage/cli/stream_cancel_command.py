@@ -31,10 +31,10 @@ def command(
         raise ConfigurationError("--worker needs --stage.", hint="Workers are counted within their stage.")
     found = running(flow, pid)
     if stage is None:
-        _show(found, as_json=as_json)
+        _show(found.answer, as_json=as_json)
         return 0
     question = Question("stage" if worker is None else "worker", stage, worker or 0, why)
-    answer = asked(found.pid, question)
+    answer = asked(found.address, question)
     came = answer.worker or answer.stage
     if as_json:
         print_json(msgspec.to_builtins(came))

@@ -57,6 +57,7 @@ class Seen:
             "buffer": now.buffer,
             "rate": late.processed / self.seconds,
             "errors": now.errors,
+            "cancelled": now.cancelled,
             "new_errors": late.errors,
             "p50": quantile(buckets, 0.5),
             "p99": quantile(buckets, 0.99),
@@ -184,7 +185,7 @@ def drawn(seen: Seen) -> Group:
         for name, seconds in seen.now.lags.items()
         if seconds
     ]
-    return Group(table, Text("\n".join([seen.advice(), *lags, *_memory(seen.now.memory)])))
+    return Group(table, Text("\n".join([seen.advice(), *lags, *_memory(seen.now.memory), *_cancelled(seen)])))
 
 
 def _memory(memory: MemoryCounts | None) -> list[str]:
@@ -193,6 +194,14 @@ def _memory(memory: MemoryCounts | None) -> list[str]:
     kept = [f"{kind} {size_text(size)}" for kind, size in memory.kept.items() if size]
     parts = f": {', '.join(kept)}" if kept else ""
     return [f"{size_text(memory.used)} of {size_text(memory.budget)} of memory are used{parts}."]
+
+
+def _cancelled(seen: Seen) -> list[str]:
+    return [
+        f"{each.name}: {each.cancelled:,} item{'' if each.cancelled == 1 else 's'} cancelled."
+        for each in seen.now.stages
+        if each.cancelled
+    ]
 
 
 def _pending(stage: StageCounts) -> str:

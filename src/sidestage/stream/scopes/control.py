@@ -1,20 +1,21 @@
 """How a stream that runs is told from outside to cancel a part of itself: by its own user, on its own host.
 
-It listens on a socket in a folder that nobody else may enter, and asks the system who is at the other end:
-another user is not answered. Nothing listens on the network. Both need Linux (``SO_PEERCRED``, unix(7)).
+It listens on a socket that has a name and no file, and asks the system who is at the other end: another user
+is not answered, and whoever asks speaks to nobody else's process. Nothing listens on the network. Both need
+Linux: abstract sockets and ``SO_PEERCRED``, unix(7).
 """
 
 import os
 import pwd
+import secrets
 import socket
-import stat
 import struct
-import tempfile
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import msgspec
 
@@ -27,6 +28,10 @@ _PATIENCE = 30.0
 
 _LONGEST = 1 << 20
 """Bytes of a question or an answer."""
+
+_PREFIX = "sidestage-stream"
+_WAITING = 8
+"""How many may wait to be answered."""
 
 _CREDENTIALS = struct.Struct("3i")
 """What the system says of who is at the other end: process, user, group."""
@@ -64,9 +69,11 @@ class Control:
     def __init__(self, flow: str) -> None:
         self.refusal = ""
         self._flow = flow
+        self._pid = os.getpid()
         self._engine: Cancelling | None = None
         self._listening: socket.socket | None = None
-        self._path = Path()
+        # By chance, or another user could take the name of a process before it.
+        self.address = f"\0{_PREFIX}/{os.getuid()}/{self._pid}/{secrets.token_hex(8)}"
         self._thread = threading.Thread(target=self._serve, name="stream control", daemon=True)
 
     def show(self, engine: Cancelling) -> None:
@@ -74,20 +81,15 @@ class Control:
         self._engine = engine
 
     def __enter__(self) -> Self:
-        if not hasattr(socket, "SO_PEERCRED"):
+        if not (sys.platform == "linux" and hasattr(socket, "SO_PEERCRED")):
             self.refusal = "this system does not say who is at the other end of a socket"
             return self
+        listening = socket.socket(socket.AF_UNIX)
         try:
-            self._path = _own_folder() / f"{os.getpid()}.sock"
-            self._path.unlink(missing_ok=True)  # of a process that was killed, and had this number
-            listening = socket.socket(socket.AF_UNIX)
-            try:
-                listening.bind(os.fspath(self._path))
-                listening.listen(8)
-            except BaseException:
-                listening.close()
-                raise
-        except (OSError, ConfigurationError) as error:
+            listening.bind(self.address)
+            listening.listen(_WAITING)
+        except OSError as error:
+            listening.close()
             self.refusal = str(error)
         else:
             self._listening = listening
@@ -101,12 +103,10 @@ class Control:
             self._listening.shutdown(socket.SHUT_RDWR)  # which wakes who waits for somebody to come
         self._thread.join()
         self._listening.close()
-        with suppress(OSError):
-            self._path.unlink()
 
     def answer(self, question: Question, by: str) -> Answer:
         """Return what came of a question; ``by`` is who asks."""
-        engine, mine = self._engine, Answer(self._flow, os.getpid())
+        engine, mine = self._engine, Answer(self._flow, self._pid)
         if engine is None:
             return msgspec.structs.replace(mine, error="Nothing runs yet.", hint="Try again in a moment.")
         try:
@@ -137,12 +137,19 @@ class Control:
                     connection.sendall(msgspec.json.encode(self.answer(question, _who(user, pid))))
 
 
-def running(flow: str, pid: int | None = None) -> Answer:
-    """Return what the one run of a flow answers that this user has on this host, and who is at work there.
+class Found(NamedTuple):
+    """A run, where it listens, and what it answered."""
+
+    address: str
+    answer: Answer
+
+
+def running(flow: str, pid: int | None = None) -> Found:
+    """Return the one run of a flow that this user has on this host, and who is at work there.
 
     Raises ConfigurationError if there is none, or if there are several and ``pid`` does not say which.
     """
-    found = [each for each in _runs() if each.flow == flow and pid in (None, each.pid)]
+    found = [each for each in _runs() if each.answer.flow == flow and pid in (None, each.answer.pid)]
     if not found:
         raise ConfigurationError(
             f"No stream {flow} of yours runs here{'' if pid is None else f' as process {pid}'}.",
@@ -151,46 +158,41 @@ def running(flow: str, pid: int | None = None) -> Answer:
         )
     if len(found) > 1:
         raise ConfigurationError(
-            f"{len(found)} processes run {flow}: {', '.join(str(each.pid) for each in found)}.",
+            f"{len(found)} processes run {flow}: {', '.join(str(each.answer.pid) for each in found)}.",
             hint="Say which: --pid.",
         )
     return found[0]
 
 
-def asked(pid: int, question: Question) -> Answer:
+def asked(address: str, question: Question) -> Answer:
     """Ask a run of this user. Raises SidestageError if it does not answer, or did not do what was asked."""
-    for folder in _folders():
-        path = folder / f"{pid}.sock"
-        if not path.exists():
-            continue
-        try:
-            answer = _ask(path, question)
-        except (OSError, msgspec.MsgspecError) as error:
-            raise SidestageError(f"Process {pid} does not answer: {error}", hint="Has it ended?") from error
-        if answer.error:
-            kind = DefinitionError if answer.is_wrong else SidestageError
-            raise kind(answer.error, hint=answer.hint)
-        return answer
-    raise SidestageError(f"Process {pid} does not answer.", hint="Has it ended?")
+    try:
+        answer = _ask(address, question)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise SidestageError(f"The stream does not answer: {error}", hint="Has it ended?") from error
+    if answer.error:
+        kind = DefinitionError if answer.is_wrong else SidestageError
+        raise kind(answer.error, hint=answer.hint)
+    return answer
 
 
-def _runs() -> Iterator[Answer]:
-    for folder in _folders():
-        for path in sorted(folder.glob("*.sock")):
-            try:
-                yield _ask(path, Question())
-            except ConnectionRefusedError:
-                path.unlink(missing_ok=True)  # nobody listens there any more: its process was killed
-            except (OSError, msgspec.MsgspecError):
-                continue
+def _runs() -> Iterator[Found]:
+    """Yield the runs of this user, which the system lists (proc_net(5))."""
+    mark = f" @{_PREFIX}/{os.getuid()}/"
+    with suppress(OSError):
+        for line in Path("/proc/net/unix").read_text("utf-8", "replace").splitlines():
+            if mark in line:
+                address = "\0" + line.partition(" @")[2]
+                with suppress(OSError, msgspec.MsgspecError):  # it ends this moment, or is somebody else's
+                    yield Found(address, _ask(address, Question()))
 
 
-def _ask(path: Path, question: Question) -> Answer:
+def _ask(address: str, question: Question) -> Answer:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(_PATIENCE)
-        connection.connect(os.fspath(path))
+        connection.connect(address)
         if _other_end(connection)[1] != os.getuid():
-            raise OSError(f"{path} belongs to somebody else")
+            raise PermissionError("it belongs to somebody else")
         connection.sendall(msgspec.json.encode(question))
         connection.shutdown(socket.SHUT_WR)
         return msgspec.json.decode(_received(connection), type=Answer)
@@ -220,36 +222,3 @@ def _who(user: int, pid: int) -> str:
     except KeyError:
         name = f"user {user}"
     return f"{name} (process {pid})"
-
-
-def _candidates() -> Iterator[Path]:
-    """Yield where the folder may be, the best place first."""
-    given = os.environ.get("XDG_RUNTIME_DIR")
-    usual = Path("/run/user") / str(os.getuid())
-    for base in dict.fromkeys((*((Path(given),) if given else ()), usual)):
-        if base.is_dir() and os.access(base, os.W_OK):
-            yield base / "sidestage-streams"
-    yield Path(tempfile.gettempdir()) / f"sidestage-streams-{os.getuid()}"
-
-
-def _own_folder() -> Path:
-    """Return the folder, made if need be. Raises ConfigurationError if others may enter it, OSError."""
-    folder = next(_candidates())
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    if not _is_mine(folder):
-        raise ConfigurationError(f"{folder} belongs to somebody else, or others may enter it")
-    return folder
-
-
-def _folders() -> list[Path]:
-    return [folder for folder in _candidates() if _is_mine(folder)]
-
-
-def _is_mine(folder: Path) -> bool:
-    """Whether a folder is this user's, and nobody else may enter it."""
-    try:
-        found = folder.lstat()
-    except OSError:
-        return False
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
