@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.unit.stream.places import Kept, Parts
 from tests.unit.stream.runs import nothing_left
 from tests.unit.stream.test_cancel_worker import LONG, PATIENT, Hanging, all_but
+from tests.unit.stream.test_join_pacing import Stepping, paced, wait_until_held
 from tests.unit.stream.test_transactions import Ledger
 
 from sidestage.errors import DefinitionError
@@ -509,3 +510,22 @@ def test_each_item_ends_once_in_each_branch_whatever_is_cancelled(
     if "left" not in ended and "worker" not in when.values():
         assert sorted(left.items) == [number for number in range(LAST + 1) if number % 17 != bad]
     assert source.committed == {"a": LAST + 1}
+
+
+def test_a_source_does_not_wait_for_a_join_that_was_cancelled() -> None:
+    fast, slow = Stepping(500), Stepping(500, stop=100)
+    one, other, mains = Stream(fast, name="fast"), Stream(slow, name="slow"), (Kept(), Kept())
+    joined = paced(one, other, idle=LONG).to(Kept(), name="joined")
+    flow = joined.also(one.to(mains[0], name="one"), other.to(mains[1], name="other"))
+    engine = engine_of(flow)
+    wait_until_held(engine)
+    assert "joined" in engine.cancel_stage("joined").sinks
+    for _ in range(6000):
+        if len(mains[0].items) == 500:
+            break
+        assert not engine.wait(0.01)
+    else:
+        pytest.fail("it waits")
+    slow.go_on.set()
+    assert engine.join().complete
+    assert [len(main.items) for main in mains] == [500, 500]

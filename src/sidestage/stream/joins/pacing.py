@@ -32,6 +32,13 @@ class Pacing:
         self._standings: dict[int, Standing] = {}
         self._left = list(sources)
         self._waits = (False, False)
+        self._is_over = False
+
+    def release(self) -> None:
+        """Have nobody wait any more: the join was cancelled, and does not come any further."""
+        with self._changed:
+            self._is_over = True
+            self._look()
 
     def tell(self, worker: int, standing: Standing) -> None:
         """Note how far a worker has come."""
@@ -65,7 +72,12 @@ class Pacing:
     def _is_ahead(self, side: int) -> bool:
         """Whether a side is far ahead of the other, of which something can still come."""
         other, known = 1 - side, self._standings.values()
-        if not self._left[other] or len(known) < self._workers or all(each.idle[other] for each in known):
+        if (
+            self._is_over
+            or not self._left[other]
+            or len(known) < self._workers
+            or all(each.idle[other] for each in known)
+        ):
             return False
         mine, theirs = (max(each.reached[which] for each in known) for which in (side, other))
         return mine - theirs > self._ahead

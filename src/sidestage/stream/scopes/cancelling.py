@@ -78,6 +78,9 @@ class Cancelling:
         for each in branch.nodes:
             scopes.of[each].error = error
         waiting = sum(assembly.shut(each, _drop_at(scopes.of[each])) for each in branch.nodes)
+        for pacing in map(assembly.paces.of_joins.get, branch.nodes):
+            if pacing is not None:
+                pacing.release()
         workers = scopes.ask_all(branch.nodes, error)
         scopes.tell(StageCancelled(assembly.clock.now(), stage, names, by, why))
         return StageCancellation(stage, names, branch.sinks(layout), waiting, workers)
