@@ -175,8 +175,10 @@ def test_a_worker_ends_what_its_task_left(worker, session, what, count, stay):
     deadline = time.monotonic() + DEADLINE_SECONDS
     while len(before := marked(session)) != stay + 1:  # those that start the next one end by themselves
         assert time.monotonic() < deadline, before
+    # One that ended by itself a moment ago may still be there to be reaped.
+    there = {each.pid for each in psutil.Process(worker.pid).children(recursive=True)}
     killed = worker("end")
-    assert set(killed) == before - {worker.pid}
+    assert before - {worker.pid} <= set(killed) <= there
     assert marked(session) == {worker.pid}
     assert psutil.Process(worker.pid).children() == [], "what ended was not reaped"
 

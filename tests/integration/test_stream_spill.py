@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -53,9 +54,10 @@ def open_files(pid: int, folder: Path) -> list[int]:
     """Return the sizes of the files without a name that a process has open there."""
     found = []
     for each in Path(f"/proc/{pid}/fd").iterdir():
-        target = str(each.readlink())
-        if target.startswith(str(folder)) and target.endswith("(deleted)"):
-            found.append(each.stat().st_size)
+        with suppress(FileNotFoundError):  # closed since they were listed
+            target = str(each.readlink())
+            if target.startswith(str(folder)) and target.endswith("(deleted)"):
+                found.append(each.stat().st_size)
     return found
 
 
