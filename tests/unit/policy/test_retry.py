@@ -11,7 +11,7 @@ from sidestage.policy.failure import RETRYABLE
 from sidestage.policy.retry import Retry
 
 steady = settings(derandomize=True, database=None, deadline=None, max_examples=200)
-NEVER = ["authentication", "schema", "validation", "disk-full", "stale", "bug"]
+NEVER = ["authentication", "schema", "validation", "disk-full", "stale", "cancelled", "bug"]
 
 
 @pytest.mark.parametrize("failure", sorted(RETRYABLE))

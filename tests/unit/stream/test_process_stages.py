@@ -38,7 +38,7 @@ class Near:
         self._place = mmap.mmap(-1, mmap.PAGESIZE)
 
     def ask(self, sent: Parcel, *_: Any) -> Any:
-        processes._note(self._place, processes._NOWHERE)
+        processes._note(self._place, processes.NOWHERE)
         CALLS["asked"] += 1
         try:
             items = _carried(sent)

@@ -154,7 +154,7 @@ class Hands:
             return answer
         child.end()
         self._child = None
-        if answer.at == NOWHERE:
+        if answer.is_late and answer.at == NOWHERE:
             return Unreadable(answer.error)  # it had not come to an item: each is sent by itself now
         pause = 0.0 if answer.is_late else self._restarts.next_pause(self._clock.monotonic())
         if pause is None:
