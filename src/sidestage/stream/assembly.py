@@ -66,6 +66,7 @@ from sidestage.stream.settings import Settings
 from sidestage.stream.shape_nodes import FAILED, IntervalNode, SideNode, TableJoinNode
 from sidestage.stream.transactions import transactions_of
 from sidestage.stream.walking import heeding
+from sidestage.stream.windows.arrivals import Arrivals
 from sidestage.stream.windows.metrics import of_windows
 from sidestage.stream.windows.stage import Windows
 from sidestage.stream.windows.state import WindowState
@@ -105,6 +106,7 @@ class Assembly:
         self.letters = Letters(post)
         self.transactions = transactions_of(layout)
         self.windows = Windows(_window_names(layout))
+        self.arrivals = Arrivals()
         # Where windows stay, a key must find its worker again in the next process.
         self.spread: Callable[[Any], int] = spread if self.windows.names else hash
         self.keeps_windows = threading.Event()

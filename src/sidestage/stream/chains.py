@@ -38,6 +38,7 @@ from sidestage.stream.nodes import (
     SinkNode,
     SourceNode,
     WindowNode,
+    sources_before,
 )
 from sidestage.stream.observing.metrics import Meter
 from sidestage.stream.observing.watch import Branch, Leaving, Watch, Watched
@@ -278,6 +279,9 @@ class Chain:
             kind: Kind = "joins" if isinstance(node, IntervalNode) else "windows"
             operator.count_in(self._shared.budget.kept.holding(kind))
         self._shared.windows.add(window_name(self._layout, node, self._lane.number), operator)
+        if isinstance(operator, WindowOperator):
+            names = {self._layout.names[source] for source in sources_before(node)}
+            operator.heed(self._shared.arrivals, names)
         return operator
 
     def _writer(self, node: SinkNode) -> Writer[Any]:

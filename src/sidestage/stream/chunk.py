@@ -158,6 +158,8 @@ class Ledger:
 
     def __init__(self, source: str = "") -> None:
         self.source = source
+        self.has_settled = False
+        """Whether a batch with items has been dealt with."""
         self._lock = threading.Lock()
         self._open: dict[str, deque[Ticket]] = {}
         self._reached: dict[str, Position] = {}
@@ -180,6 +182,8 @@ class Ledger:
             ticket.pending -= 1
             if ticket.pending:
                 return
+            if ticket.size:
+                self.has_settled = True
             queue = self._open.get(ticket.part)
             while queue and not queue[0].pending:
                 done = queue.popleft()

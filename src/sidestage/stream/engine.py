@@ -313,15 +313,17 @@ class Engine(Cancelling):
                 feed.intake = self._intake(node)
                 feed.pace = self._assembly.paces.of_sources.get(node)
                 self._feeds[name] = feed
+                self._assembly.arrivals.begin(name, feed)
                 stack.callback(feed.commit)
                 self.life.opened()
                 self.life.await_boot()
-                self._read(feed)
+                if self._read(feed):
+                    self._assembly.arrivals.end(name)
                 feed.finish()
             self._await_the_others(feed)
 
-    def _read(self, feed: Feed) -> None:
-        """Push on all that a source gives. Raises Stopped."""
+    def _read(self, feed: Feed) -> bool:
+        """Push on all that a source gives; return whether that is all that it has. Raises Stopped."""
         stopped = False
         while True:
             if self._halt.is_set:
@@ -330,7 +332,7 @@ class Engine(Cancelling):
                 feed.stop()
                 stopped = True
             if not feed.go_on():
-                return
+                return not stopped
             if self._barrier is not None and not feed.holds:
                 self._barrier.pass_by(feed)
 

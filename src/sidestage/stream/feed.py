@@ -151,6 +151,11 @@ class Feed:
         self._reader.stop()
 
     @property
+    def has_settled(self) -> bool:
+        """Whether any of its items have been dealt with."""
+        return self._ledger.has_settled
+
+    @property
     def unsettled(self) -> int:
         """How many of its batches are under way."""
         return self._ledger.unsettled

@@ -203,6 +203,18 @@ def key_before(node: Node) -> Callable[[Any], Any] | None:
     return None
 
 
+def sources_before(node: Node) -> list[SourceNode]:
+    """Return the sources that something can come from to a stage, or the stage itself if it is one."""
+    found: dict[Node, None] = {}
+    stack = [node]
+    while stack:
+        each = stack.pop()
+        if each not in found:
+            found[each] = None
+            stack += each.before
+    return [each for each in found if isinstance(each, SourceNode)]
+
+
 def name_of(function: Callable[..., Any], kind: str) -> str:
     """Return what people would call a stage: as its function, or as what it does if that has no name.
 

@@ -26,7 +26,7 @@ class Walk:
         halt.walks.append(self)
 
     def through(self, items: Sequence[Any]) -> Iterator[Any]:
-        """Return the items one by one. Who got fewer than there are calls ``stopped``. Raises Stopped."""
+        """Return the items one by one. Who got fewer than there are stops, too. Raises Stopped."""
         walk = self._at = iter(items)
         if self._halt.is_set:  # after it can be seen: whoever stops may have come before, or comes later
             raise Stopped

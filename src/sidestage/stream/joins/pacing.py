@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from sidestage.stream.joins.interval_sides import Standing
 from sidestage.stream.layout import Layout
-from sidestage.stream.nodes import Node, SourceNode, WindowNode
+from sidestage.stream.nodes import Node, SourceNode, WindowNode, sources_before
 from sidestage.stream.shape_nodes import IntervalNode
 
 _LEFT, _RIGHT = 0, 1
@@ -141,18 +141,7 @@ def sources_of(join: IntervalNode) -> tuple[list[SourceNode], list[SourceNode]]:
     while len(last.before) == 1:  # the sides come together in a merge, perhaps with keys after it
         last = last.before[0]
     left, right = last.before
-    return _sources(left), _sources(right)
-
-
-def _sources(node: Node) -> list[SourceNode]:
-    found: dict[Node, None] = {}
-    stack = [node]
-    while stack:
-        each = stack.pop()
-        if each not in found:
-            found[each] = None
-            stack += each.before
-    return [each for each in found if isinstance(each, SourceNode)]
+    return sources_before(left), sources_before(right)
 
 
 def _after(after: Mapping[Node, Sequence[Node]], nodes: Sequence[Node]) -> list[Node]:

@@ -1,7 +1,7 @@
 """The stage that counts in windows: what is open stays here, what is over goes on."""
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from time import perf_counter
 from typing import Any
@@ -15,6 +15,7 @@ from sidestage.stream.failing import Desk, GivenUp
 from sidestage.stream.keeping import KeepingOperator, KeptState
 from sidestage.stream.observing.metrics import Meter
 from sidestage.stream.operators import Step
+from sidestage.stream.windows.arrivals import Arrivals, Awaited
 from sidestage.stream.windows.plan import EarlyItem, LateItem, Outcome, WindowPlan
 from sidestage.stream.windows.state import WindowState
 from sidestage.stream.windows.tables import add_tables
@@ -40,12 +41,19 @@ class WindowOperator(KeepingOperator[WindowState]):
         self._desk = desk
         self._meter = meter
         self._beside = beside
+        self._awaited: Awaited | None = None
+
+    def heed(self, arrivals: Arrivals, sources: Collection[str]) -> None:
+        """Heed which of the sources before it are still to come, and which are over, from now on."""
+        self._awaited = Awaited(self.state, sources, arrivals, Moment.of(self._clock))
 
     def push(self, chunk: Chunk) -> None:
         """Count a chunk, and push on the windows that are over."""
         began = perf_counter()
         with self.lock:
             self._allow()
+            if self._awaited is not None:
+                self._awaited.meet(chunk)
             outcome = self._tables(chunk) if is_frame(chunk.items[0]) else self._rows(chunk)
             self._weigh()
             self._meter.took(chunk.load, perf_counter() - began)
@@ -72,6 +80,8 @@ class WindowOperator(KeepingOperator[WindowState]):
         return outcome
 
     def _released(self) -> Sequence[Any]:
+        if self._awaited is not None:
+            self._awaited.look()
         return self._told(self.state.tick(Moment.of(self._clock)))
 
     def _rest(self) -> Sequence[Any]:
