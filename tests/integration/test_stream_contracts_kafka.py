@@ -127,6 +127,8 @@ class TransactionsTopic(SinkTopic):
 
 
 class TestKafkaTransactionalSink(TransactionalSinkContract):
+    patience = SECONDS  # a commit returns before the broker has written everywhere that it is one
+
     @pytest.fixture
     def place(self, broker: Broker, tmp_path: Path) -> TransactionsTopic:
         return TransactionsTopic(broker, tmp_path)

@@ -1,10 +1,13 @@
 """What every transactional sink must keep: items and progress become visible together, or not at all."""
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from sidestage.stream.contract import Progress, Reader, Refused, TransactionalSink
 from sidestage.testing.sink_contract import Unsuitable
+
+_LOOK_SECONDS = 0.05
 
 
 class TransactionalSinkPlace(Protocol):
@@ -35,9 +38,12 @@ class TransactionalSinkContract:
     """Checks of a transactional sink, whose attribute ``keeps_states`` may be False.
 
     ``is_exclusive``: while a transaction has items, nobody else can look or open, as in a file of SQLite.
+    ``patience`` is for how many seconds what was committed may still be on its way to those who look, as in
+    Kafka; what was not may never be seen.
     """
 
     is_exclusive = False
+    patience = 0.0
 
     def test_nothing_was_committed_at_first(self, place: TransactionalSinkPlace) -> None:
         """A new place has progress with number 0, also when it was opened."""
@@ -144,11 +150,22 @@ class TransactionalSinkContract:
         raise AssertionError("a writer could commit after somebody else had opened the sink")
 
     def _require_there(self, place: TransactionalSinkPlace, items: int, number: int, when: str) -> None:
-        found, wanted = list(place.written()), [place.item(each) for each in range(items)]
+        wanted = [place.item(each) for each in range(items)]
+        found = self._found(place, wanted)
         _require(found == wanted, f"{found!r} is visible, not {wanted!r}, {when}")
         progress = place.sink().progress()
         expected = _progress(place, number) if number else Progress(0, {})
         _require(progress == expected, f"its progress is {progress!r}, not {expected!r}, {when}")
+
+    def _found(self, place: TransactionalSinkPlace, wanted: Sequence[Any]) -> list[Any]:
+        """Return what is visible; while that is only the beginning of what is wanted, look again."""
+        began = time.monotonic()
+        while True:
+            found = list(place.written())
+            is_on_its_way = len(found) < len(wanted) and found == wanted[: len(found)]
+            if not is_on_its_way or time.monotonic() - began >= self.patience:
+                return found
+            time.sleep(_LOOK_SECONDS)
 
 
 def _progress(place: TransactionalSinkPlace, number: int) -> Progress:
