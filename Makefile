@@ -44,12 +44,11 @@ unit: $(STAMP)
 system: $(STAMP)
 	$(BIN)/python tools/system.py
 
-# The tests of servers, processes and leases wait more than they work: three files at a time for two processors.
 # What has only one thing to do at a time stands side by side.
 test: lint imports system
 	$(MAKE) -j 2 types example
 	$(if $(CI),SIDESTAGE_REQUIRE_TOOLS=1) $(BIN)/python -m pytest -q -n 2 tests/unit tests/contract
-	$(if $(CI),SIDESTAGE_REQUIRE_TOOLS=1) $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder \
+	$(if $(CI),SIDESTAGE_REQUIRE_TOOLS=1) $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder \
 		--ignore tests/unit --ignore tests/contract
 	$(MAKE) newest
 

@@ -32,6 +32,10 @@ WORK_SECONDS = 0.08
 PAUSES_OF_A_RUN = 8
 STEPS_FOR_A_PAUSE = 60
 LONG_SECONDS = 4.0
+HOLD_SECONDS = 3.0
+LOOK_SECONDS = 0.02
+MORE_PAUSES = 10
+"""How often more a publisher is paused if none held anything that others could take."""
 PAUSE_SECONDS = WORKER_LEASE_SECONDS * 1.2
 COMMAND_SHARE = 0.1
 
@@ -115,17 +119,29 @@ class Bench:
 
     def _pause(self, chance: random.Random) -> bool:
         """Pause a publisher for longer than its lease; return False if none works any more."""
-        working = [each for each in self.publishers.values() if each.process.exitcode is None]
+        working = [name for name, each in self.publishers.items() if each.process.exitcode is None]
         if not working:
             return False
         time.sleep(chance.random() * WORK_SECONDS)
-        paused = chance.choice(working)
-        if not _signal(paused.pid, signal.SIGSTOP):
+        name = chance.choice(working)
+        pid = self.publishers[name].pid
+        if not _signal(pid, signal.SIGSTOP):
             return True
         self.row.injected["publisher"] += 1
         time.sleep(LEASE_SECONDS + chance.random() * 2 * WORK_SECONDS)
-        _signal(paused.pid, signal.SIGCONT)
+        self._wait_while_it_holds(name)
+        _signal(pid, signal.SIGCONT)
         return True
+
+    def _wait_while_it_holds(self, name: str) -> None:
+        """Wait until others took what a paused publisher holds. Not for long: it may hold the database."""
+        until = time.monotonic() + HOLD_SECONDS
+        with self.store() as store:
+            run = store.runs(limit=1)[0].id
+            while time.monotonic() < until and any(
+                each.owner == name and each.state == "running" for each in store.attempts(run)
+            ):
+                time.sleep(LOOK_SECONDS)
 
     def _end(self, name: str) -> list[Acknowledged]:
         status, said = self.publishers.pop(name).end(kill=False, seconds=LIMIT_SECONDS)
@@ -159,10 +175,12 @@ def run(pauses: int, seed: int, folder: Path) -> Row:
     commands = max(3, round(pauses * COMMAND_SHARE))
     taken = 0
     row.findings.add(_late(row, folder, ()))
-    while (left := pauses - commands - row.injected.total()) > 0:
+    more = MORE_PAUSES
+    while (left := pauses - commands - row.injected.total()) > 0 or (not taken and more):
+        more -= left <= 0
         with tempfile.TemporaryDirectory(dir=folder) as place:
             bench = Bench(Path(place), row)
-            bench.share_a_run(chance, min(left, PAUSES_OF_A_RUN))
+            bench.share_a_run(chance, min(max(left, 1), PAUSES_OF_A_RUN))
             bench.finish()
         row.findings.add(bench.findings)
         taken += bench.taken
