@@ -10,7 +10,7 @@ import sys
 import textwrap
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,15 @@ def _heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def kill_all(processes: Collection["subprocess.Popen[str]"]) -> None:
+    """End processes that were started, also those that were stopped, and read what they had to say."""
+    for process in processes:
+        process.send_signal(signal.SIGCONT)  # does nothing if it is known to have ended
+        process.kill()
+    for process in processes:
+        process.communicate()
+
+
 def leftovers(mark: str, *, within: float = GONE_WITHIN_SECONDS) -> list[str]:
     """Return the processes with a session's mark, after giving them a moment to end."""
     deadline = time.monotonic() + within
@@ -207,11 +216,7 @@ class SmallProject:
     def close(self) -> None:
         """End what a test that failed has left running, so that no other test fails for it."""
         left = [process for process in self.started if process.poll() is None]
-        for process in left:
-            process.send_signal(signal.SIGCONT)
-            process.kill()
-        for process in self.started:
-            process.communicate()
+        kill_all(self.started)
         assert not left, f"left running: {[process.args for process in left]}"
 
     def write(self, code: str) -> None:

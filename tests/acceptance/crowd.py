@@ -2,7 +2,6 @@
 
 import contextlib
 import shutil
-import signal
 import subprocess
 import threading
 import time
@@ -15,7 +14,7 @@ from typing import NamedTuple
 import psutil
 import psycopg
 
-from conftest import NO_PANDAS, Result, Sidestage
+from conftest import NO_PANDAS, Result, Sidestage, kill_all
 from sidestage.store.contract import Store
 from sidestage.store.records import Attempt
 from sidestage.store.sql import open_store
@@ -232,11 +231,7 @@ class Crowd:
         self.ledger.with_name(f"{self.ledger.name}.{what}").touch()
 
     def close(self) -> None:
-        for process in self.started:
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGCONT)
-            process.kill()
-            process.communicate()
+        kill_all(self.started)
         self.store.close()
 
 

@@ -422,7 +422,31 @@ def test_a_transaction_whose_part_is_taken_away_is_lost(broker, topic, wide, mon
     assert everything_in(broker, wide, 1) == [b"after"]
 
 
-MOVER = """
+UNTIL_LAST = """
+class UntilLast(KafkaSource, frozen=True):
+    def open(self, resume):
+        reader = super().open(resume)
+        read = reader.read
+        reads = 0
+
+        def until(limit, wait):
+            nonlocal reads
+            if reads > transactions:  # as many batches as transactions
+                time.sleep(0.002)
+                return ()
+            batches = read(min(limit, 50), wait)
+            reads += bool(batches)
+            if batches and batches[-1].items[-1] == last.encode():
+                reader.stop()
+            return batches
+
+        reader.read = until
+        return reader
+"""
+"""Of a program: a source that ends with an item ``last``, read in as many batches as ``transactions``."""
+
+MOVER = (
+    """
 import sys
 import time
 from sidestage.connectors import kafka_transactions
@@ -447,27 +471,9 @@ def membership(self):
         sys.stdin.readline()
     return ask(self)
 
-
-class UntilLast(KafkaSource, frozen=True):
-    def open(self, resume):
-        reader = super().open(resume)
-        read = reader.read
-        reads = 0
-
-        def until(limit, wait):
-            nonlocal reads
-            if reads > transactions:  # as many batches as transactions
-                time.sleep(0.002)
-                return ()
-            batches = read(min(limit, 50), wait)
-            reads += bool(batches)
-            if batches and batches[-1].items[-1] == last.encode():
-                reader.stop()
-            return batches
-
-        reader.read = until
-        return reader
-
+"""
+    + UNTIL_LAST
+    + """
 
 KafkaReader.membership = membership
 settings = {"session.timeout.ms": 2000, "heartbeat.interval.ms": 100}
@@ -477,6 +483,7 @@ often = Settings(commit_every=0.01, restart=Restart(times=30, delay=0.1, longest
 Stream(described).map(lambda item: b"moved " + item, workers=1).to(sink).run(settings=often)
 print("done", flush=True)
 """
+)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from tests.integration.test_connectors_kafka import (
     SECONDS,
+    UNTIL_LAST,
     everything_in,
     numbers,
     read_items,
@@ -28,7 +29,8 @@ from sidestage.errors import DataError
 from sidestage.stream.contract import Progress, TransactionLost
 from sidestage.stream.stream import Stream
 
-COUNTER = """
+COUNTER = (
+    """
 import os
 import signal
 import sys
@@ -71,27 +73,9 @@ def noting(self, version):
 
 Versions.write, KafkaTransactionalWriter._send_states, KafkaStates.note_committed = writing, sending, noting
 
-
-class UntilLast(KafkaSource, frozen=True):
-    def open(self, resume):
-        reader = super().open(resume)
-        read = reader.read
-        reads = 0
-
-        def until(limit, wait):
-            nonlocal reads
-            if reads > transactions:  # as many batches as transactions
-                time.sleep(0.002)
-                return ()
-            batches = read(min(limit, 50), wait)
-            reads += bool(batches)
-            if batches and batches[-1].items[-1] == last.encode():
-                reader.stop()
-            return batches
-
-        reader.read = until
-        return reader
-
+"""
+    + UNTIL_LAST
+    + """
 
 settings = {"session.timeout.ms": 1000, "heartbeat.interval.ms": 100}
 described = UntilLast(servers=servers, topics=(origin,), group=target, items=values, settings=settings)
@@ -103,6 +87,7 @@ windows = Stream(described).map(int).window(plan)
 windows.map(lambda each: f"{each.key} {each.start:.0f} {each.value}".encode()).to(sink).run(settings=often)
 print("done", flush=True)
 """
+)
 
 
 def test_a_counter_that_is_killed_counts_each_item_once(

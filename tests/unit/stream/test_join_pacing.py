@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.stream.places import Kept, Parts
-from tests.unit.stream.test_joins import Keeping, Paced, nested_loop, numbered
+from tests.unit.stream.test_joins import Paced, nested_loop, numbered, over_crashes
 
-from sidestage.errors import DefinitionError, StreamFailed
+from sidestage.errors import DefinitionError
 from sidestage.stream import DeadLetter, EventTime, Manner, Settings, Stream, Waiting
 from sidestage.stream.engine import Engine
 from sidestage.stream.joins.interval_plan import IntervalPlan, Keyed
@@ -232,22 +232,10 @@ def test_each_pair_exactly_once_over_crashes_however_often_a_side_waits(
     path = tmp_path_factory.mktemp("join") / "checkpoint"
     left, right = sorted(numbered(times[0])), sorted(numbered(times[1]))
     sources = Paced({"l": left}, sizes=[3]), Paced({"r": right}, sizes=[4])
-    pairs: list[Any] = []
-    for crash in [*crashes, 10**9]:
-        sink = Kept(fail=[crash])
-        checkpoint = Keeping(path, sink)
-        for source in sources:
-            source.checkpoint = checkpoint
-        streams = Stream(sources[0], name="left"), Stream(sources[1], name="right")
-        flow = paced(*streams, ahead, workers=workers, how=how).batch(3).flat_map(list).to(sink)
-        failed = False
-        try:
-            flow.run(checkpoint=checkpoint, settings=Settings(commit_every=0.0, memory=memory))
-        except StreamFailed:
-            failed = True
-        pairs += sink.items[: checkpoint.committed] if failed else sink.items
-        if not failed:
-            break
+    streams = Stream(sources[0], name="left"), Stream(sources[1], name="right")
+    pairs = over_crashes(
+        path, sources, crashes, lambda: paced(*streams, ahead, workers=workers, how=how), memory
+    )
     assert Counter(pairs) == nested_loop(left, right, 5, 10, how)
 
 

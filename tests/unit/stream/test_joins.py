@@ -535,6 +535,30 @@ class PacedReader(PartsReader):
         return PartsReader.read(self, limit, wait)
 
 
+def over_crashes(
+    path: Path,
+    sources: Sequence["Paced"],
+    crashes: Sequence[int],
+    described: Callable[[], Stream[Any]],
+    memory: int | None = None,
+) -> list[Any]:
+    """Return what a sink that commits with each checkpoint has of a stream, cut off after so many items."""
+    pairs: list[Any] = []
+    for crash in [*crashes, 10**9]:
+        sink = Kept(fail=[crash])
+        checkpoint = Keeping(path, sink)
+        for source in sources:
+            source.checkpoint = checkpoint
+        flow = described().batch(3).flat_map(list).to(sink)
+        try:
+            flow.run(checkpoint=checkpoint, settings=Settings(commit_every=0.0, memory=memory))
+        except StreamFailed:
+            pairs += sink.items[: checkpoint.committed]
+        else:
+            return pairs + sink.items
+    raise AssertionError("it crashed although its sink did not fail")
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 60), st.sampled_from("ab")), max_size=40),
@@ -555,21 +579,7 @@ def test_each_pair_exactly_once_over_crashes(
     path = tmp_path_factory.mktemp("join") / "checkpoint"
     left, right = sorted(numbered(left_times)), sorted(numbered(right_times))
     sources = Paced({"l": left}, sizes=[3]), Paced({"r": right}, sizes=[4])
-    pairs: list[Any] = []
-    for crash in [*crashes, 10**9]:
-        sink = Kept(fail=[crash])
-        checkpoint = Keeping(path, sink)
-        for source in sources:
-            source.checkpoint = checkpoint
-        failed = False
-        try:
-            flow = join(*sources, workers=workers, how=how).batch(3).flat_map(list).to(sink)
-            flow.run(checkpoint=checkpoint, settings=Settings(commit_every=0.0))
-        except StreamFailed:
-            failed = True
-        pairs += sink.items[: checkpoint.committed] if failed else sink.items
-        if not failed:
-            break
+    pairs = over_crashes(path, sources, crashes, lambda: join(*sources, workers=workers, how=how))
     assert Counter(pairs) == nested_loop(left, right, 5, 10, how)
 
 
